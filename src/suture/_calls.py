@@ -1,0 +1,175 @@
+"""Take a call apart: which arguments are tensors, which have a batch, how large they are."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suture import _tree
+from suture._frame import BlackBox, Counter, Frame, promoted, training_modes
+from suture._holdings import refuse_opaque
+from suture._layout import Leaf
+from suture._results import host
+from suture._types import Array
+from suture.errors import MethodError
+
+_CPU = torch.device("cpu")
+# What a black box without floating arguments works with.
+_DOUBLE_NOISE = torch.finfo(torch.float64).eps
+# Types that pytrees do not look into and that hold nothing.
+_ATOMS = frozenset({Tensor, nn.Parameter, type(None), bool, int, float, complex, str, np.ndarray})
+
+
+class Caller:
+    """Makes the frame of a call, from the options that describe the arguments."""
+
+    def __init__(self, batch_dims: Any, scale: Any) -> None:
+        """Take the user's prefixes of the tuple of arguments."""
+        self.batch_dims = tuple(batch_dims) if isinstance(batch_dims, list) else batch_dims
+        self.scale = tuple(scale) if isinstance(scale, list) else scale
+
+    def frame(
+        self, box: BlackBox, counter: Counter, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Frame, list[Tensor]]:
+        """Return what backward will need to know of this call, and its tensors."""
+        plain = not kwargs and all(type(arg) in _ATOMS for arg in args)
+        leaves, structure = (
+            (list(args), _flat(len(args))) if plain else _tree.flatten((args, kwargs))
+        )
+        positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        tensors = [leaves[i] for i in positions]
+        constants = [self._constant(box, leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
+        dims, rows = self._batch(structure, leaves, positions, len(args))
+        forms = [
+            Leaf(tuple(tensor.shape), box.received(tensor.dtype), dim)
+            for tensor, dim in zip(tensors, dims, strict=True)
+        ]
+        floats = [form.dtype for form in forms if _has_fraction(form.dtype)]
+        if box.interface == "numpy" and torch.bfloat16 in floats:
+            raise MethodError(
+                f"`{box.name}` was given a bfloat16 tensor.",
+                'NumPy has no bfloat16, and `interface="numpy"` with `dtype=None` passes it on.',
+                "Write `dtype=torch.float32`, or leave `dtype` out for float64.",
+            )
+        frame = Frame(
+            box=box,
+            counter=counter,
+            structure=structure,
+            constants=constants,
+            positions=positions,
+            leaves=forms,
+            scales=self._scales(structure, forms, positions, len(args)),
+            rows=rows,
+            device=next((t.device for t in tensors if t.device.type != "cpu"), _CPU),
+            dtype=promoted(tensors),
+            noise=max((torch.finfo(dtype).eps for dtype in floats), default=_DOUBLE_NOISE),
+            ambient_dtype=torch.get_default_dtype(),
+            ambient_device=torch.get_default_device(),
+            modes=training_modes(box.fn),
+            plain=plain,
+        )
+        return frame, tensors
+
+    def _constant(
+        self, box: BlackBox, leaf: Any, i: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Return a leaf that is not a tensor as it will be passed; arrays are copied."""
+        if isinstance(leaf, Tensor):
+            return None
+        if isinstance(leaf, np.ndarray) and leaf.dtype != object:
+            return leaf.copy()
+        if type(leaf) not in _ATOMS or isinstance(leaf, np.ndarray):
+            refuse_opaque(leaf, box.name, f"an argument ({_tree.paths((args, kwargs))[i]})")
+        return leaf
+
+    def _batch(
+        self,
+        structure: _tree.Structure,
+        leaves: Sequence[Any],
+        positions: Sequence[int],
+        count: int,
+    ) -> tuple[list[int | None], int | None]:
+        """Return the batch dimension of each tensor, and the number of rows."""
+        if self.batch_dims is None:
+            return [None] * len(positions), None
+        spread = _tree.broadcast(self.batch_dims, structure, count, "batch_dims")
+        dims: list[int | None] = [None] * len(positions)
+        sizes: dict[int, int] = {}
+        for i, dim in enumerate(spread):
+            if dim is not None:
+                dims_here = _batch_dim(leaves[i], dim, self.batch_dims)
+                dims[positions.index(i)] = dims_here
+                sizes[i] = leaves[i].shape[dims_here]
+        if len(set(sizes.values())) > 1:
+            raise MethodError(
+                f"`batch_dims={self.batch_dims!r}` finds batches of different sizes: "
+                f"{sorted(set(sizes.values()))}.",
+                "All arguments with a batch dimension must have the same number of rows.",
+                "Give None for arguments that all rows share, or another dimension.",
+            )
+        return dims, next(iter(sizes.values()), None)
+
+    def _scales(
+        self,
+        structure: _tree.Structure,
+        forms: Sequence[Leaf],
+        positions: Sequence[int],
+        count: int,
+    ) -> list[Array | None]:
+        """Return the user's scale of each tensor, None where it is automatic."""
+        if self.scale is None:
+            return [None] * len(forms)
+        spread = _tree.broadcast(self.scale, structure, count, "scale")
+        return [_scale(spread[i], form) for i, form in zip(positions, forms, strict=True)]
+
+
+@functools.cache
+def _flat(count: int) -> _tree.Structure:
+    """Return the structure of a call with `count` positional arguments that are leaves."""
+    return _tree.flatten(((0,) * count, {}))[1]
+
+
+def _has_fraction(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def _batch_dim(leaf: Any, dim: Any, batch_dims: Any) -> int:
+    """Return a batch dimension, counted from the front."""
+    if not isinstance(leaf, Tensor):
+        raise MethodError(
+            f"`batch_dims={batch_dims!r}` names a batch dimension of {leaf!r}.",
+            "Only tensors have a batch dimension.",
+            "Give None for arguments that are not tensors, for example `batch_dims=(0, None)`.",
+        )
+    if not isinstance(dim, int) or isinstance(dim, bool) or not -leaf.ndim <= dim < leaf.ndim:
+        raise MethodError(
+            f"`batch_dims={batch_dims!r}` names dimension {dim!r} of a tensor of shape "
+            f"{tuple(leaf.shape)}.",
+            "A batch dimension is one of the tensor's dimensions, or None.",
+            "Give None for arguments that all rows share, for example `batch_dims=(0, None)`.",
+        )
+    return dim % leaf.ndim
+
+
+def _scale(value: Any, leaf: Leaf) -> Array | None:
+    """Return a scale as an array that broadcasts to the leaf."""
+    if value is None:
+        return None
+    try:
+        scale = np.asarray(host(value) if isinstance(value, Tensor) else value, dtype=np.float64)
+        np.broadcast_to(scale, leaf.shape)
+    except (TypeError, ValueError):
+        scale = np.array(np.nan)
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise MethodError(
+            f"A scale of {value!r} does not fit an argument of shape {leaf.shape}.",
+            "A scale is a positive, finite number, or a tensor of them that broadcasts to the "
+            "argument.",
+            "Give for example `scale=(1e-9, None)`: one entry for each positional argument.",
+        )
+    return scale

@@ -1,0 +1,97 @@
+"""Claims that a gradient relies on, checked once, by points that ride along with its first round.
+
+Each check is a generator like a method's: it yields points, is sent values, and raises if the
+claim is false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from suture import _steps
+from suture._methods import Points, Primal
+from suture._stencil import Stencil
+from suture._types import Array, Draw
+from suture.errors import BadResult
+from suture.stencils import CENTRAL, COMPLEX_STEP, FORWARD
+
+# The same row in a larger batch may differ in its last digits, because vector units and matrix
+# kernels cut batches differently. Rows that really interact move by about noise^(1/2).
+_SAME = 64
+
+
+def check_rows(primal: Primal, name: str) -> Generator[Points, Array, None]:
+    """Check that row b of the result depends on row b of the batch alone.
+
+    One more evaluation has the last half of the rows displaced, in the company of the displaced
+    batches of the gradient; the first half must not move.
+
+    Raises:
+        BadResult: naming the first row that moved.
+    """
+    still = len(primal.rows) - len(primal.rows) // 2
+    step = _steps.first_order(FORWARD, primal.noise)
+    moved = primal.rows.copy()
+    moved[still:] += step * primal.scale_rows[still:]
+    values = yield Points(moved[None], None)
+    assert primal.value is not None  # the forward pass evaluated it
+    change = np.abs(values[0, :still] - primal.value[:still]).max(axis=1, initial=0.0)
+    allowed = _SAME * primal.noise * np.abs(primal.value).max(initial=0.0)
+    if not np.any(change > allowed):
+        return
+    row = int(np.flatnonzero(change > allowed)[0])
+    raise BadResult(
+        f"Row {row} of `{name}` moved by {change[row]:.2g} although only other rows were "
+        "displaced.",
+        "With `batch_dims`, row b of every output depends on row b and on shared arguments only, "
+        "whatever the number of rows; and the function must be deterministic to its digits.",
+        f"Leave out `batch_dims`; or take out of `{name}` what couples the rows (batch norm in "
+        "train mode, a mean over the batch); or state its noise: `FiniteDifference(noise=…)`.",
+    )
+
+
+def check_complex(primal: Primal, name: str, draw: Draw) -> Generator[Points, Array, None]:
+    """Check that the function is complex-analytic: compare with a central difference.
+
+    One complex and two real evaluations along one random direction. `abs`, `norm`, `conj` and
+    other functions that are not analytic differ in the first digit.
+
+    Raises:
+        BadResult: if the two slopes differ.
+    """
+    signs = draw().integers(0, 2, primal.columns) * 2.0 - 1.0
+    d = primal.rows.shape[1]
+    complex_slope = yield from _slope(primal, COMPLEX_STEP, signs[:d], signs[d:])
+    slope = yield from _slope(primal, CENTRAL, signs[:d], signs[d:])
+    assert primal.value is not None  # the forward pass evaluated it
+    # A central difference is right to about noise^(2/3) of the output.
+    size = np.abs(primal.value).max(initial=0.0)
+    allowed = 1e-4 * np.abs(slope).max(initial=0.0) + 10 * primal.noise ** (2 / 3) * size
+    error = np.abs(slope - complex_slope).max(initial=0.0)
+    if error <= allowed:
+        return
+    raise BadResult(
+        f"`{name}` is not complex-analytic: the complex step and a difference disagree by "
+        f"{error:.2g}, the slope being {np.abs(slope).max():.2g}.",
+        "The complex step is right only where f(x + ih) is the analytic continuation of f: not "
+        "for `abs`, `norm`, `conj`, Cholesky factors and the like.",
+        "Use `FiniteDifference(stencils.CENTRAL)` or `FiniteDifference(stencils.central(4))`.",
+    )
+
+
+def _slope(
+    primal: Primal, rule: Stencil, rows: Array, shared: Array
+) -> Generator[Points, Array, Array]:
+    """Return the slopes (R, O) along one direction, in units of the scale."""
+    step = _steps.first_order(rule, primal.noise)
+    nodes = np.array([node for node, _ in rule.moved])
+    weights = np.array([weight for _, weight in rule.moved])
+    moves = step * nodes
+    values = yield Points(
+        primal.rows + np.multiply.outer(moves, rows * primal.scale_rows),
+        primal.shared + np.multiply.outer(moves, shared * primal.scale_shared),
+    )
+    slopes: Array = np.real(np.tensordot(weights, values, axes=(0, 0))) / step
+    return slopes

@@ -1,0 +1,393 @@
+"""The derivatives that the bridge asks for, from tensors to tensors.
+
+Leading axes of vmap follow NumPy's rules: leaves, cotangents and tangents have the same number
+of them, each of size 1 or of full size, and what has size 1 is evaluated once. Samples are the
+combinations that the leaves themselves have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture import _results
+from suture._drive import Site
+from suture._evaluate import Evaluator
+from suture._frame import Frame
+from suture._methods import AbstractMethod, CustomVJP, Linearization, contract, unit_length
+from suture._results import host
+from suture._rules import ask_jvp, ask_vjp
+from suture._types import Array
+
+# Slopes of at most this many numbers (8 MiB) are kept for a second derivative.
+_KEPT = 2**20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Node:
+    """What a differentiated call needs besides tensors.
+
+    Attributes:
+        frame: the call.
+        method: how to differentiate.
+        seed: the user's seed.
+        lead: how many leading axes of vmap the tensors have.
+        wanted: the leaves whose gradient is asked.
+        outputs: which of the result's tensors have a cotangent.
+        inputs: which of the leaves have a tangent.
+        seconds: which of the leaves have a second tangent.
+        keep: whether a second derivative may follow.
+        kept: the slopes of a first derivative, one entry a sample.
+    """
+
+    frame: Frame
+    method: AbstractMethod
+    seed: int | None
+    lead: int = 0
+    wanted: tuple[bool, ...] = ()
+    outputs: tuple[int, ...] = ()
+    inputs: tuple[int, ...] = ()
+    seconds: tuple[int, ...] = ()
+    keep: bool = False
+    kept: list[Linearization] = dataclasses.field(default_factory=list)
+
+    def site(
+        self, leaves: Sequence[Tensor], wanted: Sequence[bool], values: Array | None, lead: int
+    ) -> Site:
+        """Return the place where these leaves are."""
+        return Site(self.frame, self.method, self.seed, leaves, lead, wanted, values=values)
+
+    @property
+    def moves(self) -> tuple[bool, ...]:
+        """Which leaves have a tangent, as flags."""
+        return tuple(i in self.inputs for i in range(len(self.frame.leaves)))
+
+
+def forward(frame: Frame, lead: int, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Evaluate the black box.
+
+    Returns:
+        Its tensors, in the caller's dtype and device, and last the values (*lead, R, O) in
+        float64: node 0 of the stencil, which must not lose digits to the caller's dtype.
+    """
+    shape = leaves[0].shape[:lead] if leaves else ()
+    values, integers = Evaluator(frame, leaves, lead, [False] * len(leaves)).forward()
+    frame.integers = integers
+    tensors = []
+    for i, output in enumerate(frame.form.outputs):
+        if output.dtype is None:
+            continue
+        array = integers[i] if i in integers else _results.unstore(output, values)
+        tensor = torch.from_numpy(np.array(array).reshape(*shape, *output.shape))
+        tensors.append(tensor.to(frame.device, frame.result_dtype(output.dtype)))
+    return (*tensors, torch.from_numpy(values.reshape(*shape, *values.shape[1:])))
+
+
+def pullback(
+    node: Node, leaves: Sequence[Tensor], raw: Tensor, cotangents: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Return Jᵀc for every wanted leaf, each (*lead, *shape)."""
+    axes = _Axes(leaves[0].shape[: node.lead], _lead(cotangents, node))
+    site = node.site(leaves, node.wanted, _samples(raw, 2), node.lead)
+    products = _gradients(site, axes.split(_pack(node, cotangents), 2), node)
+    return tuple(
+        _leave(axes.join(product), leaf)
+        for product, leaf in zip(products, _chosen(leaves, node.wanted), strict=True)
+    )
+
+
+def transpose(
+    node: Node, leaves: Sequence[Tensor], raw: Tensor, tangents: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Return Ĵv: the transpose of `pullback`, by the slopes that it used."""
+    axes = _Axes(leaves[0].shape[: node.lead], _lead(tangents, node))
+    site = node.site(leaves, node.moves, _samples(raw, 2), node.lead)
+    rows, shared = _columns(site, axes, tangents)
+    if site.is_empty:
+        pushed = np.zeros((*rows.shape[:3], node.frame.form.width))
+    elif node.moves == node.wanted and len(node.kept) == site.samples:
+        pushed = np.stack([k.pushforward(rows[s], shared[s]) for s, k in enumerate(node.kept)])
+    elif isinstance(node.method, CustomVJP) and node.method.jvp is not None:
+        pushed = ask_jvp(site, node.method, rows, shared)
+    elif node.method.transposes_by_difference():
+        pushed = site.push(rows, shared)
+    else:
+        again = site.linearize([_everything] * site.samples)
+        pushed = np.stack([k.pushforward(rows[s], shared[s]) for s, k in enumerate(again)])
+    return _unpack(node, axes, pushed)
+
+
+def pushforward(
+    node: Node, leaves: Sequence[Tensor], raw: Tensor, tangents: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Return Jv for every output with a derivative, each (*lead, *shape)."""
+    axes = _Axes(leaves[0].shape[: node.lead], _lead(tangents, node))
+    site = node.site(leaves, node.moves, _samples(raw, 2), node.lead)
+    rows, shared = _columns(site, axes, tangents)
+    return _unpack(node, axes, _push(site, rows, shared))
+
+
+def pullback_along(
+    node: Node,
+    leaves: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    tangents: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Return the derivative of Jᵀc along the tangents, for every wanted leaf.
+
+    A central difference of two pullbacks with the same scales and the same directions.
+    """
+    first = _broadcast(leaves[0].shape[: node.lead], _lead(tangents, node))
+    axes = _Axes(first, _lead(cotangents, node))
+    displaced = _displaced(node, leaves, first, tangents)
+    if displaced is None:
+        shape = axes.full
+        return tuple(
+            leaf.new_zeros(shape + leaf.shape[node.lead :]) for leaf in _chosen(leaves, node.wanted)
+        )
+    pair, factors = displaced
+    split = axes.split(_pack(node, cotangents), 2)  # (S, C, R, O)
+    scaled = split * factors[:, None, :, None]
+    both = _gradients(pair(node.wanted), np.concatenate([scaled, -scaled]), None)
+    halves = [np.split(product, 2) for product in both]
+    return tuple(
+        _leave(axes.join(plus + minus), leaf)
+        for (plus, minus), leaf in zip(halves, _chosen(leaves, node.wanted), strict=True)
+    )
+
+
+def pushforward_along(
+    node: Node,
+    leaves: Sequence[Tensor],
+    tangents: Sequence[Tensor],
+    seconds: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Return the derivative of Jv along second tangents, for every output with a derivative.
+
+    A central difference of two pushforwards with the same scales.
+    """
+    along = dataclasses.replace(node, inputs=node.seconds)
+    first = _broadcast(leaves[0].shape[: node.lead], _lead(seconds, node))
+    axes = _Axes(first, _lead(tangents, node))
+    displaced = _displaced(along, leaves, first, seconds)
+    if displaced is None:
+        width = node.frame.form.width
+        rows = node.frame.rows or 1
+        count = (prod(axes.own), prod(axes.free))
+        return _unpack(
+            node, axes, np.zeros((*count, rows if node.frame.rows is not None else 1, width))
+        )
+    pair, factors = displaced
+    site = pair(node.moves)
+    rows, shared = _columns(site, axes, tangents)
+    pushed = _push(site, np.concatenate([rows, rows]), np.concatenate([shared, shared]))
+    plus, minus = np.split(pushed, 2)
+    return _unpack(node, axes, (plus - minus) * factors[:, None, :, None])
+
+
+def _everything(slopes: Array) -> Array:
+    return slopes
+
+
+def _gradients(site: Site, cotangents: Array, node: Node | None) -> list[Array]:
+    """Return Jᵀc for every differentiated leaf, (S, C, *shape), for cotangents (S, C, R, O)."""
+    shapes = [leaf.shape for leaf, want in zip(site.frame.leaves, site.wanted, strict=True) if want]
+    if site.is_empty:
+        return [np.zeros((*cotangents.shape[:2], *shape)) for shape in shapes]
+    if isinstance(site.method, CustomVJP):
+        return _by_rule(site, site.method, cotangents)
+    if node is not None and node.keep and _slopes_fit(site):
+        node.kept[:] = site.linearize([_everything] * site.samples)
+        found = [k.contracted(cotangents[s]) for s, k in enumerate(node.kept)]
+    else:
+        found = site.linearize([_Contraction(c) for c in cotangents])
+    layout = site.evaluator.layout
+    columns = [linearization.gradients(layout.row_width) for linearization in found]
+    rows = np.stack([rows for rows, _ in columns])
+    return layout.scatter(rows, np.stack([shared for _, shared in columns]))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Contraction:
+    """Keeps of slopes their products with cotangents (C, R, O)."""
+
+    cotangents: Array
+
+    def __call__(self, slopes: Array) -> Array:
+        return contract(slopes, self.cotangents)
+
+
+def _slopes_fit(site: Site) -> bool:
+    outputs = site.evaluator.layout.rows * site.frame.form.width
+    return site.samples * site.columns * outputs <= _KEPT
+
+
+def _by_rule(site: Site, rule: CustomVJP, cotangents: Array) -> list[Array]:
+    """Ask the rule, and difference what it does not know."""
+    if site.values is None:
+        site.evaluate()
+    known = iter(ask_vjp(site, rule, cotangents))
+    answers = [next(known) if want else None for want in site.wanted]
+    unknown = tuple(
+        want and answer is None for want, answer in zip(site.wanted, answers, strict=True)
+    )
+    if any(unknown):
+        rest = iter(_gradients(site.restricted(rule.remainder, unknown), cotangents, None))
+        answers = [next(rest) if miss else a for miss, a in zip(unknown, answers, strict=True)]
+    return [answer for answer in answers if answer is not None]
+
+
+def _push(site: Site, rows: Array, shared: Array) -> Array:
+    """Return Jv, (S, T, R, O)."""
+    if site.is_empty:
+        return np.zeros((*rows.shape[:3], site.frame.form.width))
+    if isinstance(site.method, CustomVJP):
+        if site.values is None:
+            site.evaluate()
+        return ask_jvp(site, site.method, rows, shared)
+    return site.push(rows, shared)
+
+
+def _displaced(
+    node: Node, leaves: Sequence[Tensor], first: torch.Size, tangents: Sequence[Tensor]
+) -> tuple[Any, Array] | None:
+    """Displace the leaves by ± a tangent.
+
+    Args:
+        node: its `inputs` name the leaves that have tangents.
+        leaves: the arguments.
+        first: the leading axes of leaves and tangents together: S samples.
+        tangents: one for each of these leaves.
+
+    Returns:
+        A function that makes, for the leaves it is told to differentiate by, the site of 2S
+        samples at x + αv and x - αv; and 1 / 2α for each sample and row, (S, R). None if all
+        tangents are zero.
+    """
+    spread = [leaf.expand(*first, *leaf.shape[node.lead :]) for leaf in leaves]
+    base = node.site(spread, node.moves, None, node.lead)
+    rows, shared = _columns(base, _Axes(first, first), tangents)
+    rows, shared = rows[:, 0], shared[:, 0]
+    if not (np.any(rows) or np.any(shared)):
+        return None
+    step = node.method.outer_step(base.noise)
+    alpha = unit_length(rows / (step * base.scale_rows), shared / (step * base.scale_shared))
+    moves = base.evaluator.layout.scatter(alpha[:, :, None] * rows, alpha[:, :1] * shared)
+    moved = iter(zip(base.evaluator.arrays, moves, strict=True))
+    stacked = []
+    for leaf, moves_here in zip(spread, node.moves, strict=True):
+        samples = leaf.detach().reshape(base.samples, *leaf.shape[node.lead :])
+        if moves_here:
+            array, move = next(moved)
+            ends = torch.from_numpy(np.concatenate([array + move, array - move]))
+            stacked.append(ends.to(leaf.device))
+        else:
+            stacked.append(torch.cat([samples, samples]))
+
+    def pair(wanted: Sequence[bool]) -> Site:
+        origin = node.site(spread, wanted, None, node.lead)
+        return Site(
+            node.frame, node.method, node.seed, stacked, 1, wanted, values=None, frozen=origin
+        )
+
+    return pair, 1 / (2 * alpha)
+
+
+class _Axes:
+    """Sorts leading axes into those of the samples and the free ones of what is contracted."""
+
+    def __init__(self, samples: Sequence[int], other: Sequence[int]) -> None:
+        self.full = tuple(np.broadcast_shapes(tuple(samples), tuple(other)))
+        own = [i for i, size in enumerate(samples) if size != 1]
+        free = [i for i, size in enumerate(samples) if size == 1]
+        self.order = own + free
+        self.own = tuple(self.full[i] for i in own)
+        self.free = tuple(self.full[i] for i in free)
+
+    def split(self, array: Array, tail: int) -> Array:
+        """Return (S, C, …) from (*lead, …) with `tail` axes behind the leading ones."""
+        inner = array.shape[array.ndim - tail :]
+        whole = np.broadcast_to(array, (*self.full, *inner))
+        axes = [*self.order, *range(len(self.full), whole.ndim)]
+        return whole.transpose(axes).reshape(prod(self.own), prod(self.free), *inner)
+
+    def join(self, array: Array) -> Array:
+        """Return (*lead, …) from (S, C, …)."""
+        inner = array.shape[2:]
+        split = array.reshape(*self.own, *self.free, *inner)
+        axes = [*np.argsort(self.order), *range(len(self.full), split.ndim)]
+        return split.transpose([int(axis) for axis in axes])
+
+
+def _lead(tensors: Sequence[Tensor], node: Node) -> tuple[int, ...]:
+    return tuple(tensors[0].shape[: node.lead]) if tensors else (1,) * node.lead
+
+
+def _broadcast(first: Sequence[int], second: Sequence[int]) -> torch.Size:
+    return torch.Size(np.broadcast_shapes(tuple(first), tuple(second)))
+
+
+def _samples(raw: Tensor, tail: int) -> Array:
+    """Return (S, …) from (*lead, …)."""
+    array = host(raw)
+    return (
+        array.reshape(-1, *array.shape[array.ndim - tail :]) if array.size else _empty(array, tail)
+    )
+
+
+def _empty(array: Array, tail: int) -> Array:
+    return array.reshape(prod(array.shape[: array.ndim - tail]), *array.shape[array.ndim - tail :])
+
+
+def _chosen(leaves: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+    return [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
+
+
+def _pack(node: Node, cotangents: Sequence[Tensor]) -> Array:
+    """Return cotangents (*lead, R, O); outputs without one have zeros."""
+    form = node.frame.form
+    rows = 1 if node.frame.rows is None else node.frame.rows
+    packed = np.zeros((*_lead(cotangents, node), rows, form.width))
+    for which, cotangent in zip(node.outputs, cotangents, strict=True):
+        output = form.tensors[which]
+        array = host(cotangent)
+        if output.kind == "complex":
+            array = np.ascontiguousarray(array, np.complex128)[..., None].view(np.float64)
+        width = output.stop - output.start
+        packed[..., output.start : output.stop] = array.reshape(*packed.shape[:-1], width)
+    return packed
+
+
+def _unpack(node: Node, axes: _Axes, pushed: Array) -> tuple[Tensor, ...]:
+    """Return the tangents of the outputs with a derivative, from (S, T, R, O)."""
+    frame = node.frame
+    tensors = []
+    for output in frame.form.tensors:
+        if output.has_derivative and output.dtype is not None:
+            array = axes.join(_results.unstore(output, pushed))
+            tensor = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+            tensors.append(tensor.to(frame.device, frame.result_dtype(output.dtype)))
+    return tuple(tensors)
+
+
+def _columns(site: Site, axes: _Axes, tangents: Sequence[Tensor]) -> tuple[Array, Array]:
+    """Return tangents as rows (S, T, R, d) and shared columns (S, T, p)."""
+    leaves = [leaf for leaf, want in zip(site.frame.leaves, site.wanted, strict=True) if want]
+    arrays = []
+    for tangent, leaf in zip(tangents, leaves, strict=True):
+        array = host(tangent).astype(np.complex128 if leaf.dtype.is_complex else np.float64)
+        arrays.append(axes.split(array, len(leaf.shape)))
+    counts = (prod(axes.own), prod(axes.free))
+    return site.evaluator.layout.gather(arrays, counts)
+
+
+def _leave(array: Array, leaf: Tensor) -> Tensor:
+    """Return a gradient on the leaf's device and in its dtype."""
+    contiguous = np.ascontiguousarray(array).reshape(array.shape)
+    return torch.from_numpy(contiguous).to(leaf.device, leaf.dtype)

@@ -1,0 +1,276 @@
+"""Drive methods with evaluations: where mathematics and the world meet.
+
+A `Site` is one place at which derivatives are asked for: a frame, S samples (the rows of a vmap),
+a method. Its samples advance in lock step, so all their points make one round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from suture import _claims, _steps
+from suture._evaluate import Evaluator, Request
+from suture._frame import Frame
+from suture._methods import AbstractMethod, Contract, Linearization, Points, Primal
+from suture._results import host
+from suture._types import Array
+from suture.errors import MethodError
+
+T = TypeVar("T")
+
+# How many numbers the points and values of one round may hold: 32 MiB of float64.
+_ROOM = 2**22
+
+
+def drive(
+    estimates: Sequence[Generator[Points, Array, T]],
+    evaluate: Callable[[list[int], list[Points]], list[Array]],
+) -> list[T]:
+    """Advance all estimates together until each has returned.
+
+    Args:
+        estimates: generators that yield points and are sent their values.
+        evaluate: takes the numbers of the estimates that ask, and their points; returns the
+            values of each. Called once per round.
+
+    Returns:
+        What each generator returned, in order.
+    """
+    results: dict[int, T] = {}
+    replies: dict[int, Array | None] = dict.fromkeys(range(len(estimates)))
+    while replies:
+        asked: dict[int, Points] = {}
+        for i, reply in replies.items():
+            try:
+                # The first `send` of a generator must be None; its type does not say so.
+                asked[i] = estimates[i].send(reply)  # type: ignore[arg-type]
+            except StopIteration as stop:
+                results[i] = stop.value
+        values = evaluate(list(asked), list(asked.values())) if asked else []
+        replies = dict(zip(asked, values, strict=True))
+    return [results[i] for i in range(len(estimates))]
+
+
+class Site:
+    """One place at which derivatives are asked for."""
+
+    def __init__(
+        self,
+        frame: Frame,
+        method: AbstractMethod,
+        seed: int | None,
+        tensors: Sequence[Tensor],
+        lead: int,
+        wanted: Sequence[bool],
+        *,
+        values: Array | None,
+        frozen: Site | None = None,
+    ) -> None:
+        """Bring the arguments of S samples to the host.
+
+        Args:
+            frame: the call.
+            method: how to differentiate.
+            seed: the user's seed.
+            tensors: the tensor arguments, each with `lead` leading axes.
+            lead: how many axes of vmap they have.
+            wanted: by which of them to differentiate.
+            values: f(x), (S, R, O), or None where it has not been evaluated.
+            frozen: the site whose scales and draws are to be used: this one is displaced from
+                it, S a multiple of its samples, and its linearizations will be subtracted.
+        """
+        frame.check_modes()
+        self.frame, self.method, self.seed = frame, method, seed
+        self.tensors, self.lead, self.wanted = tensors, lead, tuple(wanted)
+        self.evaluator = Evaluator(frame, tensors, lead, wanted)
+        self.samples = self.evaluator.samples
+        self.values = values
+        self.integers: dict[int, Array] = frame.integers
+        self.frozen = frozen
+        self.noise = max(frame.noise, frame.form.precision, method.noise_floor())
+        self.scale_rows, self.scale_shared = (
+            self._scales() if frozen is None else (frozen.scale_rows, frozen.scale_shared)
+        )
+
+    @property
+    def columns(self) -> int:
+        """The number n of columns that are differentiated."""
+        return self.evaluator.layout.row_width + self.evaluator.layout.shared_width
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to differentiate."""
+        outputs = self.evaluator.layout.rows * self.frame.form.width
+        return self.samples * self.columns * outputs == 0
+
+    def evaluate(self) -> None:
+        """Evaluate f(x) of every sample."""
+        self.values, self.integers = self.evaluator.forward()
+
+    def restricted(self, method: AbstractMethod, wanted: Sequence[bool]) -> Site:
+        """Return the same place with another method and other leaves to differentiate by."""
+        frozen = None if self.frozen is None else self.frozen.restricted(method, wanted)
+        return Site(
+            self.frame,
+            method,
+            self.seed,
+            self.tensors,
+            self.lead,
+            wanted,
+            values=self.values,
+            frozen=frozen,
+        )
+
+    def linearize(self, keep: Sequence[Contract]) -> list[Linearization]:
+        """Return the linearization of every sample, keeping of its slopes what `keep` returns."""
+        self._refuse_complex()
+        primals = self._primals()
+        estimates = [
+            self.method.linearize(primal, keep[s], self._draw(s))
+            for s, primal in enumerate(primals)
+        ]
+        return self._drive(primals, estimates)
+
+    def push(self, rows: Array, shared: Array) -> Array:
+        """Return the output tangents (S, T, R, O) for tangents (S, T, R, d) and (S, T, p)."""
+        self._refuse_complex()
+        primals = self._primals()
+        estimates = [self.method.push(p, rows[s], shared[s]) for s, p in enumerate(primals)]
+        return np.stack(self._drive(primals, estimates))
+
+    def _drive(
+        self, primals: list[Primal], estimates: list[Generator[Points, Array, T]]
+    ) -> list[T]:
+        claims = {} if self.frozen is not None else self._claims(primals)
+        owners = [*primals, *(primals[0] for _ in claims)]
+        samples = [*range(self.samples), *(0 for _ in claims)]
+
+        def evaluate(asked: list[int], points: list[Points]) -> list[Array]:
+            requests = [
+                _request(samples[i], owners[i], p) for i, p in zip(asked, points, strict=True)
+            ]
+            return self.evaluator.evaluate(requests)
+
+        everyone: list[Generator[Points, Array, Any]] = [*estimates, *claims.values()]
+        results: list[Any] = drive(everyone, evaluate)
+        self.frame.counter.checked.update(claims)
+        return results[: len(estimates)]
+
+    def _primals(self) -> list[Primal]:
+        if self.values is None and self.method.needs_value():
+            self.evaluate()
+        layout = self.evaluator.layout
+        derivative: Literal[1, 2] = 1 if self.frozen is None else 2
+        period = len(self.scale_rows)
+        return [
+            Primal(
+                rows=self.evaluator.rows[s],
+                shared=self.evaluator.shared[s],
+                value=None if self.values is None else self.values[s],
+                outputs=self.frame.form.width,
+                scale_rows=self.scale_rows[s % period],
+                scale_shared=self.scale_shared[s % period],
+                noise=self.noise,
+                derivative=derivative,
+                round=None if layout.exact else layout.round,
+                room=max(1, _ROOM // self.samples),
+            )
+            for s in range(self.samples)
+        ]
+
+    def _scales(self) -> tuple[Array, Array]:
+        """Return the scale of each column: the user's, or the typical size of its input."""
+        scales = []
+        displaced = iter(self.evaluator.arrays)
+        for leaf, scale, want in zip(
+            self.frame.leaves, self.frame.scales, self.wanted, strict=True
+        ):
+            if not want:
+                continue
+            array = next(displaced)
+            if scale is not None:
+                sizes = np.broadcast_to(scale, array.shape)
+            elif leaf.batch_dim is not None:
+                sizes = _steps.typical_size(array, (1 + leaf.batch_dim,))
+            else:
+                sizes = _steps.typical_size(array, tuple(range(1, array.ndim)))
+            # A complex element is two columns, of the same scale.
+            scales.append(sizes * (1 + 1j) if leaf.dtype.is_complex else sizes)
+        return self.evaluator.layout.gather(scales, (self.samples,))
+
+    def _draw(self, sample: int) -> Callable[[], np.random.Generator]:
+        """Return what makes the generator of a sample: a function of its inputs and the seed.
+
+        So backward run again, a checkpoint's recomputation and a resumed run draw the same.
+        """
+        if self.frozen is not None:
+            return self.frozen._draw(sample % self.frozen.samples)
+
+        def draw() -> np.random.Generator:
+            digest = hashlib.blake2b(repr(self.seed).encode(), digest_size=16)
+            digest.update(self.evaluator.rows[sample].tobytes())
+            digest.update(self.evaluator.shared[sample].tobytes())
+            for constant in self.evaluator.constants:
+                if constant is not None:
+                    digest.update(host(constant[sample]).tobytes())
+            return np.random.default_rng(int.from_bytes(digest.digest(), "little"))
+
+        return draw
+
+    def _claims(self, primals: list[Primal]) -> dict[Any, Generator[Points, Array, Any]]:
+        """Return the checks that this gradient relies on and that have not been made."""
+        form = tuple((leaf.row_shape, leaf.dtype) for leaf in self.frame.leaves)
+        name, checked = self.frame.box.name, self.frame.counter.checked
+        claims: dict[Any, Generator[Points, Array, Any]] = {}
+        rows = ("rows", form, self.wanted)
+        if (
+            self.evaluator.layout.batched
+            and self.evaluator.layout.row_width
+            and rows not in checked
+        ):
+            claims[rows] = _claims.check_rows(primals[0], name)
+        analytic = ("complex", form, self.wanted)
+        if self.method.is_complex() and analytic not in checked:
+            claims[analytic] = _claims.check_complex(primals[0], name, self._draw(0))
+        return claims
+
+    def _refuse_complex(self) -> None:
+        if not self.method.is_complex():
+            return
+        leaves = [leaf for leaf, want in zip(self.frame.leaves, self.wanted, strict=True) if want]
+        outputs = self.frame.form.outputs
+        if any(leaf.dtype.is_complex for leaf in leaves) or any(
+            o.kind == "complex" for o in outputs
+        ):
+            raise MethodError(
+                f"The complex step cannot differentiate `{self.frame.box.name}`: it already works "
+                "with complex numbers.",
+                "The derivative is read from the imaginary part of a result that is otherwise real.",
+                "Use `FiniteDifference(stencils.CENTRAL)`, or return the real and the imaginary "
+                "part as two real outputs.",
+            )
+
+
+def _request(sample: int, primal: Primal, points: Points) -> Request:
+    """Fill in what a point leaves as it is: a private copy for each point."""
+    count, dtype = len(points), float
+    moved = points.rows if points.rows is not None else points.shared
+    if np.iscomplexobj(moved):
+        dtype = complex
+    rows = points.rows if points.rows is not None else np.repeat(primal.rows[None], count, axis=0)
+    shared = (
+        points.shared
+        if points.shared is not None
+        else np.repeat(primal.shared[None], count, axis=0)
+    )
+    return Request(
+        sample,
+        rows.astype(dtype, copy=False),
+        shared.astype(dtype, copy=False),
+        points.shared is None or points.shared.size == 0,
+    )

@@ -1,0 +1,275 @@
+"""Evaluate the black box at points: the only file that calls it.
+
+Points come as matrices and values leave as matrices. A point is handed to the function as a
+private copy, never as a view of anything that is used again, and its result is copied.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture import _complaints, _results
+from suture._frame import Frame
+from suture._layout import Layout, rounded
+from suture._results import Read, host
+from suture._types import Array
+from suture.errors import SutureError
+
+Stack: TypeAlias = Literal["none", "points", "rows"]
+"""How points share a call: each its own, on a new leading axis, or along the batch."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """P points of one sample.
+
+    Attributes:
+        sample: which row of a vmap.
+        rows: (P, R, d) inputs that differ from row to row.
+        shared: (P, p) inputs that all rows share.
+        same_shared: whether all points have the same shared inputs.
+    """
+
+    sample: int
+    rows: Array
+    shared: Array
+    same_shared: bool
+
+
+class Evaluator:
+    """Calls one frame's black box, for S samples (the rows of a vmap; 1 without)."""
+
+    def __init__(
+        self, frame: Frame, tensors: Sequence[Tensor], lead: int, wanted: Sequence[bool]
+    ) -> None:
+        """Bring the arguments to the precision that the function receives.
+
+        Args:
+            frame: the call.
+            tensors: its tensor arguments, each with `lead` leading axes.
+            lead: how many axes of vmap they have.
+            wanted: which of them are displaced.
+        """
+        self.frame = frame
+        self.samples = prod(tensors[0].shape[:lead]) if tensors else 1
+        self.devices = [tensor.device for tensor in tensors]
+        self.constants: list[Tensor | None] = []
+        self.arrays: list[Array] = []
+        for tensor, leaf, want in zip(tensors, frame.leaves, wanted, strict=True):
+            shape = (self.samples, *leaf.shape)
+            if want:
+                kind = np.complex128 if leaf.dtype.is_complex else np.float64
+                self.arrays.append(rounded(host(tensor).astype(kind).reshape(shape), leaf.dtype))
+                self.constants.append(None)
+            else:
+                self.constants.append(tensor.detach().to(leaf.dtype).reshape(shape))
+        displaced = [leaf for leaf, want in zip(frame.leaves, wanted, strict=True) if want]
+        self.layout = Layout(displaced, frame.rows)
+        self.rows, self.shared = self.layout.gather(self.arrays, (self.samples,))
+
+    def arguments(self, sample: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return private copies of (args, kwargs) at x, as the function receives them."""
+        one = self._no_points(np.array([sample]))
+        stack: Stack = "points" if self.frame.box.vectorized else "none"
+        arrays = self.layout.scatter(one.rows, one.shared)
+        return self.frame.arguments(self._inputs(stack, one, arrays, 0))
+
+    def forward(self) -> tuple[Array, dict[int, Array]]:
+        """Evaluate f(x) of every sample; nothing is displaced.
+
+        Returns:
+            The values (S, R, O), and the integer outputs (S, *shape) by their position.
+        """
+        vectorized = self.frame.box.vectorized
+        integers: dict[int, list[Array]] = {}
+        values = []
+        everything = np.arange(self.samples)
+        for batch in self._together(everything) if vectorized else everything[:, None]:
+            part, leaves = self._run("points" if vectorized else "none", self._no_points(batch))
+            values.append(part)
+            for i, output in enumerate(self.frame.form.outputs):
+                if output.kind == "integer":
+                    integers.setdefault(i, []).append(np.concatenate([each[i] for each in leaves]))
+        return np.concatenate(values), {i: np.concatenate(v) for i, v in integers.items()}
+
+    def evaluate(self, requests: Sequence[Request]) -> list[Array]:
+        """Return the values (P, R, O) of each request; points that can share a call do."""
+        values: list[Array | None] = [None] * len(requests)
+        for stack, members in self._groups(requests):
+            chosen = [requests[i] for i in members]
+            rows = _concatenate([request.rows for request in chosen])
+            shared = _concatenate([request.shared for request in chosen])
+            counts = [len(request.rows) for request in chosen]
+            samples = np.repeat([request.sample for request in chosen], counts)
+            together, _ = self._run(stack, _Batch(rows, shared, samples))
+            for i, part in zip(members, np.split(together, np.cumsum(counts)[:-1]), strict=True):
+                values[i] = part
+        return [value for value in values if value is not None]
+
+    def _groups(self, requests: Sequence[Request]) -> Iterator[tuple[Stack, list[int]]]:
+        """Sort requests into those that share calls."""
+        groups: dict[tuple[Stack, int, bool], list[int]] = {}
+        for i, request in enumerate(requests):
+            is_complex = np.iscomplexobj(request.rows) or np.iscomplexobj(request.shared)
+            if self.frame.box.vectorized:
+                sample = request.sample if self._has_integers() else -1
+                key: tuple[Stack, int, bool] = ("points", sample, is_complex)
+            elif self.frame.rows is not None and request.same_shared:
+                key = ("rows", request.sample, is_complex)
+            else:
+                key = ("none", i, is_complex)
+            groups.setdefault(key, []).append(i)
+        for (stack, *_), members in groups.items():
+            yield stack, members
+
+    def _has_integers(self) -> bool:
+        """Whether samples cannot be stacked, because leaves that are not floating differ."""
+        return any(
+            constant is not None and not _is_stacked(constant) for constant in self.constants
+        )
+
+    def _together(self, samples: Array) -> list[Array]:
+        return list(samples[:, None]) if self._has_integers() else [samples]
+
+    def _no_points(self, samples: Array) -> _Batch:
+        return _Batch(self.rows[samples], self.shared[samples], samples)
+
+    def _run(self, stack: Stack, batch: _Batch) -> tuple[Array, list[list[Any]]]:
+        """Evaluate all points of a batch, in as few calls as its stack and chunk size allow."""
+        count = len(batch.samples)
+        size = 1 if stack == "none" else self.frame.box.chunk_size or max(count, 1)
+        parts, read = [], []
+        with self.frame.restored():
+            arrays = None if stack == "rows" else self.layout.scatter(batch.rows, batch.shared)
+            for start in range(0, count, size):
+                chunk = batch.chunk(start, start + size)
+                inputs = self._inputs(stack, chunk, arrays, start)
+                result = self._call(stack, chunk, inputs)
+                leaves = self._read(stack, chunk, result)
+                parts.append(self._values(chunk, leaves))
+                read.append(leaves)
+        values = _concatenate(parts) if parts else np.zeros((0, self.layout.rows, 0))
+        if not np.isfinite(values).all():
+            raise _complaints.not_finite(self, batch, values)
+        return values, read
+
+    def _inputs(
+        self, stack: Stack, chunk: _Batch, arrays: list[Array] | None, start: int
+    ) -> list[Any]:
+        """Return what the function receives for each tensor argument: private copies."""
+        count = len(chunk.samples)
+        if stack == "rows":
+            flat = chunk.rows.reshape(-1, self.layout.row_width)
+            mine = self.layout.scatter(flat, chunk.shared[0])
+        elif stack == "points":
+            mine = [array[start : start + count] for array in arrays or []]
+        else:
+            mine = [array[start, ...] for array in arrays or []]
+        displaced = iter(mine)
+        return [
+            self._displaced(i, next(displaced))
+            if constant is None
+            else self._constant(i, constant, stack, chunk.samples)
+            for i, constant in enumerate(self.constants)
+        ]
+
+    def _displaced(self, i: int, array: Array) -> Any:
+        dtype = self.frame.leaves[i].dtype
+        if np.iscomplexobj(array):
+            dtype = dtype.to_complex()
+        if not array.flags.c_contiguous:
+            array = array.copy()
+        if self.frame.box.interface == "numpy":
+            return array if dtype in _DOUBLE else torch.from_numpy(array).to(dtype).numpy()
+        return torch.from_numpy(array).to(self.devices[i], dtype)
+
+    def _constant(self, i: int, constant: Tensor, stack: Stack, samples: Array) -> Any:
+        leaf = self.frame.leaves[i]
+        if stack == "points" and _is_stacked(constant):
+            own = constant[samples] if self.samples > 1 else constant[0].clone()
+            own = own if self.samples > 1 else own.expand(len(samples), *leaf.shape)
+        elif stack == "rows" and leaf.batch_dim is not None:
+            repeats = [1] * len(leaf.shape)
+            repeats[leaf.batch_dim] = len(samples)
+            own = constant[samples[0]].repeat(repeats)
+        else:
+            own = constant[samples[0]].clone()
+        return host(own) if self.frame.box.interface == "numpy" else own
+
+    def _call(self, stack: Stack, chunk: _Batch, inputs: list[Any]) -> Any:
+        args, kwargs = self.frame.arguments(inputs)
+        self.frame.counter.evaluations += len(chunk.samples)
+        try:
+            return self.frame.box.fn(*args, **kwargs)
+        except SutureError:
+            raise
+        except Exception as error:
+            complaint = _complaints.raised(self, chunk, stack, error)
+            again = self.layout.scatter(chunk.rows, chunk.shared) if stack != "rows" else None
+            complaint.point = self.frame.arguments(self._inputs(stack, chunk, again, 0))
+            raise complaint from error
+
+    def _read(self, stack: Stack, chunk: _Batch, result: Any) -> list[Any]:
+        """Return the leaves of a result, numeric ones as arrays (P, *shape), and check them."""
+        frame, count = self.frame, len(chunk.samples)
+        leaves, structure = _results.read(frame.box.name, result)
+        leaves = [
+            dataclasses.replace(leaf, array=self._unstacked(stack, leaf.array, count))
+            if isinstance(leaf, Read)
+            else leaf
+            for leaf in leaves
+        ]
+        if frame.outcome is None:
+            frame.outcome = _results.outcome(frame.box.name, leaves, structure, frame.rows)
+        else:
+            is_complex = np.iscomplexobj(chunk.rows) or np.iscomplexobj(chunk.shared)
+            _complaints.check_form(self, chunk, frame.outcome, leaves, structure, is_complex)
+        return [leaf.array if isinstance(leaf, Read) else leaf for leaf in leaves]
+
+    def _unstacked(self, stack: Stack, array: Array, count: int) -> Array:
+        if stack == "none":
+            return array[None]
+        rows = self.frame.rows if stack == "rows" else None
+        expected = count if rows is None else count * rows
+        if array.ndim == 0 or array.shape[0] != expected:
+            raise _complaints.not_stacked(self.frame, array.shape, count, rows)
+        return array if rows is None else array.reshape(count, rows, *array.shape[1:])
+
+    def _values(self, chunk: _Batch, leaves: list[Any]) -> Array:
+        is_complex = np.iscomplexobj(chunk.rows) or np.iscomplexobj(chunk.shared)
+        values = np.empty(
+            (len(chunk.samples), self.layout.rows, self.frame.form.width),
+            np.complex128 if is_complex else np.float64,
+        )
+        _results.store(self.frame.form.outputs, leaves, values)
+        return values
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Batch:
+    """Points (P, R, d), (P, p) and the sample (P,) of each."""
+
+    rows: Array
+    shared: Array
+    samples: Array
+
+    def chunk(self, start: int, stop: int) -> _Batch:
+        return _Batch(self.rows[start:stop], self.shared[start:stop], self.samples[start:stop])
+
+
+_DOUBLE = (torch.float64, torch.complex128)
+
+
+def _is_stacked(constant: Tensor) -> bool:
+    return constant.is_floating_point() or constant.is_complex()
+
+
+def _concatenate(arrays: Sequence[Array]) -> Array:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -1,0 +1,194 @@
+"""What a call fixes, so that backward evaluates the same function that forward did."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suture import _tree
+from suture._layout import Leaf
+from suture._results import Outcome
+from suture._types import Array, Interface
+from suture.errors import MethodError
+
+
+@dataclasses.dataclass(slots=True)
+class Counter:
+    """How often the black box was evaluated, and which claims about it were checked."""
+
+    evaluations: int = 0
+    checked: set[Any] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BlackBox:
+    """A function and how it wants to be called.
+
+    Attributes:
+        fn: the function.
+        name: what messages call it.
+        interface: what it receives, tensors or arrays.
+        dtype: the precision that it receives, None for the caller's.
+        vectorized: it takes P points stacked on a new leading axis.
+        chunk_size: at most this many points in one call.
+    """
+
+    fn: Callable[..., Any]
+    name: str
+    interface: Interface
+    dtype: torch.dtype | None
+    vectorized: bool
+    chunk_size: int | None
+
+    def received(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype that the function receives for a tensor of `dtype`."""
+        if self.dtype is None:
+            return dtype
+        if dtype.is_complex:
+            return self.dtype.to_complex()
+        return self.dtype if dtype.is_floating_point else dtype
+
+
+@dataclasses.dataclass(slots=True)
+class Frame:
+    """One call of the black box, as the forward pass saw it.
+
+    Attributes:
+        box: the function.
+        counter: where its evaluations are counted.
+        structure: the nesting of (args, kwargs).
+        constants: their leaves, with None in the place of tensors.
+        positions: where the tensors stand among the leaves.
+        leaves: the tensors' form.
+        scales: the user's scale for each tensor, None for automatic ones.
+        rows: the size of the batch, None without `batch_dims`.
+        device: where results go.
+        dtype: the promoted dtype of the floating tensors, None without any.
+        noise: the noise of the precision that the function receives.
+        ambient_dtype: torch's default dtype at the forward.
+        ambient_device: torch's default device at the forward.
+        modes: the training flags of the function's modules.
+        plain: whether the arguments are positional and not nested: a fast path.
+        outcome: the form of the result, known after the first evaluation.
+        integers: the integer outputs of the forward pass, by position.
+    """
+
+    box: BlackBox
+    counter: Counter
+    structure: _tree.Structure
+    constants: list[Any]
+    positions: list[int]
+    leaves: list[Leaf]
+    scales: list[Array | None]
+    rows: int | None
+    device: torch.device
+    dtype: torch.dtype | None
+    noise: float
+    ambient_dtype: torch.dtype
+    ambient_device: torch.device
+    modes: tuple[bool, ...]
+    plain: bool
+    outcome: Outcome | None = None
+    integers: dict[int, Array] = dataclasses.field(default_factory=dict)
+
+    @property
+    def form(self) -> Outcome:
+        """The form of the result; the forward pass has fixed it."""
+        if self.outcome is None:
+            raise RuntimeError(f"`{self.box.name}` was differentiated before it was evaluated")
+        return self.outcome
+
+    def arguments(
+        self, tensors: Sequence[Any], constants: Sequence[Any] | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return (args, kwargs) with `tensors` in their places among the constants."""
+        leaves = [
+            leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+            for leaf in (self.constants if constants is None else constants)
+        ]
+        for position, tensor in zip(self.positions, tensors, strict=True):
+            leaves[position] = tensor
+        if self.plain:
+            return tuple(leaves), {}
+        args, kwargs = _tree.unflatten(leaves, self.structure)
+        return args, kwargs
+
+    def result_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype of the caller's result for what the function returned."""
+        if self.dtype is None or not (dtype.is_floating_point or dtype.is_complex):
+            return dtype
+        return self.dtype.to_complex() if dtype.is_complex else self.dtype
+
+    def check_modes(self) -> None:
+        """Raise if a module was switched between train and eval since the forward."""
+        if self.modes != training_modes(self.box.fn):
+            raise MethodError(
+                f"`{self.box.name}` was switched between train() and eval() after the forward.",
+                "Differences between the two modes are not derivatives.",
+                "Call `backward()` before switching the mode, or keep the black box in `eval()`.",
+            )
+
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """Make torch what it was at the forward: no grad, no autocast, the same defaults.
+
+        Autocast is on in the forward of a Function and off in its backward, and the default
+        dtype and device may have changed: node 0 and the other nodes would differ.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            for kind in {"cpu", self.device.type}:
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            if torch.get_default_dtype() != self.ambient_dtype:
+                stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+                torch.set_default_dtype(self.ambient_dtype)
+            if torch.get_default_device() != self.ambient_device:
+                stack.enter_context(self.ambient_device)
+            yield
+
+    def names(self) -> list[str]:
+        """Return what each tensor argument is called: `x`, `state['mass']`."""
+        placeholders = self.arguments([0] * len(self.positions))
+        paths = _tree.paths(placeholders)
+        return [_named(self.box.fn, paths[position]) for position in self.positions]
+
+
+def _named(fn: Callable[..., Any], path: str) -> str:
+    """Turn a path of (args, kwargs), as `[0][1]['mass']`, into `w['mass']`."""
+    kind, _, rest = path[1:].partition("]")
+    inner, _, tail = rest[1:].partition("]")
+    if kind == "1":
+        return inner.strip("'") + tail
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):  # builtins have no signature
+        return f"argument {inner}{tail}"
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    index = int(inner)
+    return (named[index] if index < len(named) else f"argument {index}") + tail
+
+
+def training_modes(fn: Callable[..., Any]) -> tuple[bool, ...]:
+    """Return the training flags of the modules that `fn` is, or is a method of."""
+    owner = fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None)
+    if not isinstance(owner, nn.Module):
+        return ()
+    return tuple(module.training for module in owner.modules())
+
+
+def promoted(tensors: Sequence[Tensor]) -> torch.dtype | None:
+    """Return the real dtype that floating and complex tensors promote to, None without any."""
+    dtype: torch.dtype | None = None
+    for tensor in tensors:
+        if tensor.is_floating_point() or tensor.is_complex():
+            real = tensor.dtype.to_real()
+            dtype = real if dtype is None else torch.promote_types(dtype, real)
+    return dtype

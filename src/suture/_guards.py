@@ -1,0 +1,122 @@
+"""What torch does not tell a Function by public means: the private names, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from suture._derivatives import Node
+from suture.errors import TransformError
+
+_TRACERS = ("ProxyTorchDispatchMode", "FakeTensorMode", "FunctionalTensorMode")
+
+
+def refuse_tracing(name: str) -> None:
+    """Raise while torch traces a graph instead of computing.
+
+    Under `make_fx` and `torch.func.linearize` the derivatives of a Function become zeros without
+    an error; the tensors look ordinary, only the stack of dispatch modes shows it.
+    """
+    if not torch._C._len_torch_dispatch_stack():
+        return
+    modes = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    tracer = next((type(m).__name__ for m in modes if type(m).__name__ in _TRACERS), None)
+    if tracer is None:
+        return
+    raise TransformError(
+        f"`{name}` was traced into a graph (by `make_fx`, `torch.func.linearize` or "
+        "`torch.export`).",
+        f"Under {tracer} its derivatives would become zeros without an error.",
+        "Call it outside the traced function; `torch.compile` without `fullgraph` works, and so "
+        "does `torch.func.jvp` in the place of `linearize`.",
+    )
+
+
+def is_pruned(ctx: Any, position: int) -> bool:
+    """Whether the running backward does not need the gradient of an input.
+
+    `needs_input_grad` says True also for inputs that `backward(inputs=…)` leaves out
+    (pytorch#174017). For leaves under `autograd.grad` torch cannot tell, and raises.
+    """
+    functions = getattr(ctx, "next_functions", None)
+    if functions is None or position - 1 >= len(functions):
+        return False
+    return _engine_skips(functions, position)
+
+
+def _engine_skips(functions: Sequence[Any], position: int) -> bool:
+    node = functions[position - 1][0]
+    if node is None:
+        return False
+    try:
+        return not torch._C._will_engine_execute_node(node)
+    except RuntimeError:
+        return False
+
+
+def _is_legacy_batched(tensor: Tensor) -> bool:
+    """Whether `is_grads_batched=True` made it: it never reaches `Function.vmap`."""
+    test = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
+    return test is not None and bool(test(tensor))
+
+
+def batched_linearly(
+    function: type[Function],
+    node: Node,
+    fixed: Sequence[Tensor],
+    linear: Sequence[Tensor],
+    direct: Callable[..., tuple[Tensor, ...]] | None = None,
+) -> tuple[Tensor, ...]:
+    """Apply a Function that is linear in its last tensors, also to legacy batched ones.
+
+    The legacy vmap of `is_grads_batched=True` does not know `Function.vmap`. So the Function is
+    applied once to all unit vectors (a leading axis of our own), and the batch multiplies what
+    comes out: native operations, which the legacy vmap knows.
+
+    Args:
+        function: what to apply.
+        node: its first argument.
+        fixed: tensors on which it depends in any way.
+        linear: tensors in which it is linear.
+        direct: what to call instead of `function.apply` where nothing is batched.
+    """
+    if not any(_is_legacy_batched(tensor) for tensor in linear):
+        return (direct or function.apply)(node, *fixed, *linear)  # type: ignore[no-untyped-call]
+    units = _units(linear)
+    deeper = dataclasses.replace(node, lead=node.lead + 1)
+    columns = function.apply(deeper, *(t.unsqueeze(0) for t in fixed), *units)  # type: ignore[no-untyped-call]
+    weights = torch.cat([part for tensor in linear for part in _real_parts(tensor)])
+    return tuple(_weighted(weights, column) for column in columns)
+
+
+def _units(linear: Sequence[Tensor]) -> list[Tensor]:
+    """Return all unit vectors of all tensors: a leading axis, the others zero."""
+    parts = [2 * t.numel() if t.is_complex() else t.numel() for t in linear]
+    units, start = [], 0
+    for tensor, size in zip(linear, parts, strict=True):
+        unit = torch.zeros(sum(parts), tensor.numel(), dtype=tensor.dtype, device=tensor.device)
+        each = torch.arange(tensor.numel(), device=tensor.device)
+        unit[start + each, each] = 1
+        if tensor.is_complex():
+            unit[start + tensor.numel() + each, each] = 1j
+        units.append(unit.reshape(-1, *tensor.shape))
+        start += size
+    return units
+
+
+def _real_parts(tensor: Tensor) -> list[Tensor]:
+    flat = tensor.reshape(-1)
+    return [flat.real, flat.imag] if tensor.is_complex() else [flat]
+
+
+def _weighted(weights: Tensor, column: Tensor) -> Tensor:
+    flat = column.reshape(column.shape[0], -1)
+    if column.is_complex():
+        real, imag = (weights @ part.to(weights.dtype) for part in (flat.real, flat.imag))
+        return torch.complex(real, imag).reshape(column.shape[1:])
+    return (weights @ flat.to(weights.dtype)).to(column.dtype).reshape(column.shape[1:])

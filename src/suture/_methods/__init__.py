@@ -1,0 +1,26 @@
+"""How a derivative is obtained: mathematics only."""
+
+from __future__ import annotations
+
+from suture._methods._base import (
+    AbstractMethod,
+    Contract,
+    Linearization,
+    Points,
+    Primal,
+    contract,
+)
+from suture._methods._custom_vjp import CustomVJP
+from suture._methods._finite_difference import FiniteDifference, unit_length
+
+__all__ = [
+    "AbstractMethod",
+    "Contract",
+    "CustomVJP",
+    "FiniteDifference",
+    "Linearization",
+    "Points",
+    "Primal",
+    "contract",
+    "unit_length",
+]

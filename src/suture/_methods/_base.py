@@ -1,0 +1,180 @@
+"""What a method of differentiation is: a generator that is fed values, and what it returns.
+
+A method never calls the black box. It yields `Points`, is sent their values, and returns a
+`Linearization`. So it can be tested by feeding it numbers, and whoever drives it decides where
+and how the points are evaluated.
+
+Shapes: a black box has R rows (the batch, R = 1 without one). Of the inputs that are
+differentiated, d stand in each row and p are shared by all rows; n = d + p columns. Each row has
+O outputs. Everything is real: a complex number counts as two.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Generator
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from suture._types import Array, Draw, Round
+from suture.directions import AbstractDirections
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Primal:
+    """What a method may know of f at x.
+
+    Attributes:
+        rows: (R, d) inputs that differ from row to row.
+        shared: (p,) inputs that all rows share.
+        value: (R, O) f(x), or None where it has not been evaluated.
+        outputs: the number O.
+        scale_rows: (R, d) typical sizes, in units of x.
+        scale_shared: (p,) typical sizes.
+        noise: noise of f, relative to its largest output.
+        derivative: 1, or 2 where two linearizations will be subtracted.
+        round: rounds inputs to the precision that f receives; None for float64.
+        room: about how many numbers the points and values of one yield may hold.
+    """
+
+    rows: Array
+    shared: Array
+    value: Array | None
+    outputs: int
+    scale_rows: Array
+    scale_shared: Array
+    noise: float
+    derivative: Literal[1, 2]
+    round: Round | None
+    room: int
+
+    @property
+    def columns(self) -> int:
+        """The number n of columns."""
+        return self.rows.shape[1] + len(self.shared)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Points:
+    """Where to evaluate. None stands for "as in the primal".
+
+    Attributes:
+        rows: (P, R, d), float64 or complex128.
+        shared: (P, p).
+    """
+
+    rows: Array | None
+    shared: Array | None
+
+    def __len__(self) -> int:
+        """The number P of points."""
+        moved = self.rows if self.rows is not None else self.shared
+        return 0 if moved is None else len(moved)
+
+
+Contract: TypeAlias = Callable[[Array], Array]
+"""Takes finished slopes (K, R, O) and returns what is kept of them, (K, …)."""
+
+Estimate: TypeAlias = Generator[Points, Array, "Linearization"]
+"""Yields points, is sent values (P, R, O), returns the linearization."""
+
+Pushforward: TypeAlias = Generator[Points, Array, Array]
+"""Yields points, is sent values (P, R, O), returns output tangents (T, R, O)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Linearization:
+    """What a method knows of f near x: slopes along directions.
+
+    NOTE [slopes never see the cotangent]: a slope depends on x alone. Cotangents only choose how
+    much of it is kept: all of it (K, R, O), or its products with C cotangents, (K, C, R). So all
+    rows of a Jacobian cost what one gradient costs, and a gradient with many outputs never holds
+    the Jacobian.
+
+    Attributes:
+        directions: whose seeds they are; they know the way back.
+        seeds: (K, n) or (K,), see `AbstractDirections`.
+        kept: slopes, or their products with cotangents.
+        unit_rows: (R, d) what a seed of 1 displaces, in units of x; None if slopes are per
+            unit of x already.
+        unit_shared: (p,) likewise.
+    """
+
+    directions: AbstractDirections
+    seeds: Array
+    kept: Array
+    unit_rows: Array | None
+    unit_shared: Array | None
+
+    def gradients(self, d: int) -> tuple[Array, Array]:
+        """Return the gradients (C, R, d) and (C, p) of products with C cotangents."""
+        columns = self.directions.pullback(self.seeds, self.kept)
+        rows, shared = np.moveaxis(columns[:d], 0, -1), np.moveaxis(columns[d:], 0, -1)
+        if self.unit_rows is not None and self.unit_shared is not None:
+            # Each row saw the shared inputs move by the same amount, so that only the sum over
+            # the rows is missing; its own inputs moved by its own unit.
+            rows, shared = rows / self.unit_rows, shared / self.unit_shared
+        return rows, shared.sum(axis=1)
+
+    def contracted(self, cotangents: Array) -> Linearization:
+        """Return the products of the slopes with cotangents (C, R, O)."""
+        return dataclasses.replace(self, kept=contract(self.kept, cotangents))
+
+    def pushforward(self, rows: Array, shared: Array) -> Array:
+        """Return the output tangents (T, R, O) for tangents (T, R, d) and (T, p).
+
+        It is the transpose of `gradients`, to the last digit of the estimate.
+        """
+        if self.unit_rows is not None and self.unit_shared is not None:
+            rows, shared = rows / self.unit_rows, shared / self.unit_shared
+        spread = np.broadcast_to(shared[:, None, :], (*rows.shape[:2], shared.shape[1]))
+        tangents = np.moveaxis(np.concatenate([rows, spread], axis=-1), -1, 0)
+        along = self.directions.pushforward(self.seeds, tangents)  # (K, T, R)
+        return np.einsum("ktr,kro->tro", along, self.kept)
+
+
+def contract(slopes: Array, cotangents: Array) -> Array:
+    """Return the products (K, C, R) of slopes (K, R, O) with cotangents (C, R, O)."""
+    if slopes.shape[1] == 1:
+        return (slopes[:, 0] @ cotangents[:, 0].T)[:, :, None]
+    product = np.matmul(slopes.transpose(1, 0, 2), cotangents.transpose(1, 2, 0))  # (R, K, C)
+    return product.transpose(1, 2, 0)
+
+
+class AbstractMethod(abc.ABC):
+    """How a derivative is obtained."""
+
+    @abc.abstractmethod
+    def linearize(self, primal: Primal, keep: Contract, draw: Draw) -> Estimate:
+        """Estimate the slopes of f at a primal, and keep of them what `keep` returns."""
+
+    @abc.abstractmethod
+    def push(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:
+        """Estimate the output tangents for T tangents (T, R, d) and (T, p)."""
+
+    @abc.abstractmethod
+    def needs_value(self) -> bool:
+        """Whether f(x) itself is a node."""
+
+    @abc.abstractmethod
+    def is_complex(self) -> bool:
+        """Whether f is evaluated at complex inputs."""
+
+    @abc.abstractmethod
+    def outer_step(self, noise: float) -> float:
+        """Return the step between two linearizations whose difference is a second derivative."""
+
+    @abc.abstractmethod
+    def noise_floor(self) -> float:
+        """Return the noise that the user states, 0 where nothing is stated."""
+
+    @abc.abstractmethod
+    def transposes_by_difference(self) -> bool:
+        """Whether a difference along a tangent is the transpose of the pullback."""
+
+    @property
+    @abc.abstractmethod
+    def cost(self) -> str:
+        """Evaluations of one gradient, for a person: `2n`."""

@@ -1,0 +1,173 @@
+r"""Stencils: where to evaluate along a direction, and how to weigh what comes back.
+
+A stencil estimates the slope of f along a direction d from f at a few nodes,
+
+    slope = Re Σ_s w_s f(x + h t_s d) / h  +  O(h^order),
+
+as a Butcher tableau describes a Runge-Kutta method: numbers, not code.
+
+    forward    o───●            t = 0, 1      w = -1, 1
+    central    ●───o───●        t = -1, 1     w = -1/2, 1/2
+    complex    o                t = i         w = -i        because Re(-i f(x + ih)) = Im f(x + ih)
+               ┊
+               ●
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from math import factorial, prod
+
+from suture.errors import MethodError
+
+# Rounding in the sums below is a few units of 2^-52; a wrong table is off by far more.
+_TOLERANCE = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Stencil:
+    """Nodes `t`, weights `w` and order of a difference rule.
+
+    Args:
+        nodes: where f is evaluated, in steps along the direction. Node 0 is f(x), which the
+            forward pass has evaluated already.
+        weights: one for each node; Re Σ w t = 1, so that the rule is right for linear functions.
+        order: the error falls as step^order.
+        error_weights: weights whose sum estimates the error from the same evaluations.
+
+    Raises:
+        MethodError: if the numbers do not form a rule for the first derivative.
+
+    Example:
+        >>> Stencil(nodes=(0, 1, 2), weights=(-1.5, 2, -0.5), order=2).consistent
+        True
+    """
+
+    nodes: tuple[complex, ...]
+    weights: tuple[complex, ...]
+    order: int
+    error_weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse tables that are not rules."""
+        if len(self.nodes) != len(self.weights) or len(set(self.nodes)) != len(self.nodes):
+            raise MethodError(
+                f"A stencil with nodes {self.nodes} and weights {self.weights} is not a rule.",
+                "Each node needs one weight, and no node may stand twice.",
+                "Write for example `Stencil(nodes=(0, 1), weights=(-1, 1), order=1)`.",
+            )
+        moment = sum(complex(w) * complex(t) for w, t in zip(self.weights, self.nodes, strict=True))
+        if abs(moment.real - 1) > _TOLERANCE:
+            raise MethodError(
+                f"A stencil with nodes {self.nodes} and weights {self.weights} would be wrong "
+                f"for f(x) = x: its slope is {moment.real:g}.",
+                "The real part of Σ weight·node must be 1.",
+                f"Divide the weights by {moment.real:g}, or use one of `suture.stencils`.",
+            )
+
+    @property
+    def consistent(self) -> bool:
+        """Whether constants have slope zero, along any direction."""
+        return abs(complex(sum(self.weights)).real) < _TOLERANCE
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the function is evaluated at complex inputs."""
+        return any(isinstance(node, complex) for node in self.nodes)
+
+    @property
+    def moved(self) -> tuple[tuple[complex, complex], ...]:
+        """(node, weight) for every node that has to be evaluated: all but node 0."""
+        return tuple((t, w) for t, w in zip(self.nodes, self.weights, strict=True) if t != 0)
+
+    @property
+    def base_weight(self) -> float:
+        """The weight of f(x), 0 where the rule does not use it."""
+        return float(
+            sum(complex(w).real for t, w in zip(self.nodes, self.weights, strict=True) if t == 0)
+        )
+
+
+def central(order: int) -> Stencil:
+    """Build the central difference of an even order, with an estimate of its error.
+
+    The Lagrange polynomial that is 1 at node t of {-a, …, a} and 0 at the others has the slope
+    w_t = (-1)^(t+1) a!² / (t (a-t)! (a+t)!) at zero; the order is 2a. The error is estimated by
+    the difference from the rule with arms one shorter.
+
+    Args:
+        order: 2, 4, 6, …
+
+    Raises:
+        MethodError: if `order` is odd or below 2.
+
+    Example:
+        >>> central(4).weights
+        (0.0833..., -0.6666..., 0.6666..., -0.0833...)
+
+    Source: Fornberg (1988), Mathematics of Computation 51, 699-706, table 1.
+    """
+    if order < 2 or order % 2:
+        raise MethodError(
+            f"`central(order={order})` does not exist.",
+            "A central difference has arms of equal length, so its order is 2, 4, 6, …",
+            f"Use `stencils.central({max(2, order + order % 2)})`.",
+        )
+    arm = order // 2
+    nodes = tuple(t for t in range(-arm, arm + 1) if t)
+    weights = _central_weights(arm)
+    return Stencil(nodes, weights, order, _minus_shorter(weights, arm))
+
+
+def _central_weights(arm: int) -> tuple[float, ...]:
+    def weight(t: int) -> float:
+        sign = 1 if t % 2 else -1
+        return sign * factorial(arm) ** 2 / (t * factorial(arm - t) * factorial(arm + t))
+
+    return tuple(weight(t) for t in range(-arm, arm + 1) if t)
+
+
+def _minus_shorter(weights: tuple[float, ...], arm: int) -> tuple[float, ...] | None:
+    if arm == 1:
+        return None
+    shorter = (0.0, *_central_weights(arm - 1), 0.0)
+    return tuple(w - s for w, s in zip(weights, shorter, strict=True))
+
+
+def richardson(levels: int) -> Stencil:
+    """Extrapolate central differences with steps 1, 1/2, 1/4, … to step zero.
+
+    The central difference D(a) with arm a has an error in even powers of a. The combination
+    Σ c_i D(a_i) with c_i = Π_{j≠i} a_j² / (a_j² - a_i²) cancels the first `levels` - 1 of them,
+    so the order is 2·levels. The error is estimated by the difference from the extrapolation
+    that leaves out the longest arm.
+
+    Args:
+        levels: how many arms, at least 1; the cost is twice as many evaluations per direction.
+
+    Raises:
+        MethodError: if `levels` is below 1.
+
+    Source: Richardson (1911), Philosophical Transactions A 210, 307-357; the coefficients are
+    those of Lagrange interpolation in a² at zero.
+    """
+    if levels < 1:
+        raise MethodError(
+            f"`richardson(levels={levels})` does not exist.",
+            "An extrapolation needs at least one step.",
+            "Use `stencils.richardson(2)`.",
+        )
+    arms = tuple(2.0**-i for i in range(levels))
+    weights = _richardson_weights(arms)
+    nodes = tuple(-a for a in arms) + tuple(reversed(arms))
+    error = None
+    if levels > 1:
+        shorter = _richardson_weights(arms[1:])
+        padded = (0.0, *shorter, 0.0)
+        error = tuple(w - s for w, s in zip(weights, padded, strict=True))
+    return Stencil(nodes, weights, 2 * levels, error)
+
+
+def _richardson_weights(arms: tuple[float, ...]) -> tuple[float, ...]:
+    halves = tuple(prod(b * b / (b * b - a * a) for b in arms if b != a) / (2 * a) for a in arms)
+    return tuple(-w for w in halves) + tuple(reversed(halves))

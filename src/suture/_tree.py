@@ -1,0 +1,61 @@
+"""Nested arguments and results: the only file that knows where torch keeps its pytrees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from torch.utils import _pytree as pytree
+
+from suture.errors import MethodError
+
+# torch.utils._pytree is private, and yet the pytrees of torch.func: what users register for
+# torch.func works here too. optree is public, but treats None as a node and not as a leaf.
+Structure: TypeAlias = pytree.TreeSpec
+
+
+def flatten(tree: Any) -> tuple[list[Any], Structure]:
+    """Return the leaves of `tree` and its structure."""
+    return pytree.tree_flatten(tree)
+
+
+def unflatten(leaves: Sequence[Any], structure: Structure) -> Any:
+    """Put `leaves` back into `structure`."""
+    return pytree.tree_unflatten(list(leaves), structure)
+
+
+def paths(tree: Any) -> list[str]:
+    """Return where each leaf of `tree` is, as one would type it: `[0]['mass'].x`."""
+    return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
+
+
+def broadcast(prefix: Any, structure: Structure, count: int, keyword: str) -> list[Any]:
+    """Spread a prefix of the positional arguments over all leaves, as `in_dims` is.
+
+    Args:
+        prefix: a tree that may end earlier than the arguments; where it ends, its leaf counts
+            for all leaves below.
+        structure: the nesting of (args, kwargs); keyword-only arguments get None.
+        count: the number of positional arguments.
+        keyword: the user's word for the prefix, for the message.
+
+    Raises:
+        MethodError: if `prefix` does not fit.
+    """
+    leaves = spread((prefix, None), structure)
+    if leaves is None:
+        example = repr((0,) * min(count, 1) + (None,) * (count - 1))
+        raise MethodError(
+            f"`{keyword}={prefix!r}` does not fit a call with {count} positional argument"
+            f"{'' if count == 1 else 's'}.",
+            f"`{keyword}` is a prefix of the tuple of positional arguments, as `in_dims` is in "
+            "`torch.vmap`.",
+            f"Give one entry for each positional argument, for example `{keyword}={example}`.",
+        )
+    return leaves
+
+
+def spread(prefix: Any, structure: Structure) -> list[Any] | None:
+    """Return the leaf of `prefix` for each leaf of `structure`, None if it is no prefix."""
+    leaves: list[Any] | None = pytree._broadcast_to_and_flatten(prefix, structure)
+    return leaves

@@ -1,0 +1,45 @@
+"""The command line.
+
+Commands import what they need when they run: torch takes seconds to import, and help should not.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from suture.demo import EPOCHS
+from suture.errors import MissingExtraError
+
+try:
+    import typer
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        "The command `suture` cannot start: typer is not installed.",
+        "The command line is the extra `cli`; the library itself works without it.",
+        'pip install "suture[cli]"',
+    ) from error
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def suture() -> None:
+    """Train PyTorch models through functions that PyTorch cannot differentiate."""
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the pictures.", file_okay=False, writable=True)
+    ] = Path("suture-demo"),
+    seed: Annotated[int, typer.Option(help="Chooses the data and the order of the batches.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Rounds of training over all data.", min=1)] = EPOCHS,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw pictures.")] = True,
+) -> None:
+    """Train a model through a string and eval, next to the same model without the string.
+
+    The exit status is 1 when, after 20 epochs or more, a model did not find the true weight.
+    """
+    from suture.demo import console
+
+    if not console.show(out if plots else None, seed, epochs):
+        raise typer.Exit(1)

@@ -1,0 +1,60 @@
+"""What can go wrong, and what to type instead.
+
+    SutureError
+    ├── EvaluationError        fn raised                                     (.point)
+    │   └── BadResult          fn returned something that is not a result
+    ├── MethodError            an illegal combination; also a ValueError
+    ├── TransformError         a torch transform that would give a wrong number
+    └── MissingExtraError      an optional dependency is absent; also an ImportError
+
+Every message has three lines: what happened, with the user's names and values; what was
+needed; something to type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SutureError(Exception):
+    """Base of all errors that Suture raises.
+
+    Args:
+        what: what happened, with the user's own names and values.
+        why: what was needed instead.
+        fix: something to type.
+    """
+
+    def __init__(self, what: str, why: str, fix: str) -> None:
+        """Keep the three lines as the arguments, so that the error survives pickling."""
+        super().__init__(what, why, fix)
+
+    def __str__(self) -> str:
+        """Return the three lines."""
+        return "\n".join(str(line) for line in self.args)
+
+
+class EvaluationError(SutureError):
+    """The black box raised; the original exception is the `__cause__`.
+
+    Attributes:
+        point: the arguments `(args, kwargs)` at which it happened, or None.
+    """
+
+    point: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+
+class BadResult(EvaluationError):
+    """The black box returned something that is not a result: NaN, a string, another shape."""
+
+
+class MethodError(SutureError, ValueError):
+    """The request is not lawful, whatever the black box returns."""
+
+
+class TransformError(SutureError):
+    """A torch transform was refused, because it would have given a wrong number."""
+
+
+class MissingExtraError(SutureError, ImportError):
+    """An optional dependency is not installed."""
