@@ -26,7 +26,7 @@ from torch.autograd import Function, forward_ad
 
 from suture import _derivatives
 from suture._derivatives import Node
-from suture._guards import batched_linearly, is_pruned, refuse_tracing
+from suture._guards import batched_linearly, needed, refuse_tracing
 from suture.errors import TransformError
 
 Tensors: TypeAlias = tuple[Tensor, ...]
@@ -52,6 +52,7 @@ class Call(Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
         """Save the leaves and node 0."""
         ctx.node, *leaves = inputs
+        ctx.kept = {}
         ctx.set_materialize_grads(False)
         form = ctx.node.frame.form
         fixed = [t for t, o in zip(output[:-1], form.tensors, strict=True) if not o.has_derivative]
@@ -64,14 +65,14 @@ class Call(Function):
         """Pull back."""
         *leaves, raw = ctx.saved_tensors
         refuse_tracing(ctx.node.frame.box.name)
-        asked = tuple(
-            bool(need) and not is_pruned(ctx, 1 + i)
-            for i, need in enumerate(ctx.needs_input_grad[1:])
-        )
+        asked = needed(ctx, 0, len(leaves))
         present = _present(cotangents[:-1])
         if not present or not any(asked):
             return (None,) * (1 + len(leaves))
-        node = dataclasses.replace(ctx.node, wanted=asked, outputs=present)
+        # Filled by a backward with create_graph; a loss that is not linear in the output comes
+        # back to this node in the second derivative.
+        kept = ctx.kept.setdefault(asked, [])
+        node = dataclasses.replace(ctx.node, wanted=asked, outputs=present, kept=kept)
         gradients = _pullback(node, leaves, raw, _given(cotangents))
         return (None, *_spread(gradients, asked))
 
@@ -111,14 +112,14 @@ class Pullback(Function):
         leaves, raw, cotangents = _split(node, ctx.saved_tensors)
         wanted = [i for i, want in enumerate(node.wanted) if want]
         node = dataclasses.replace(node, inputs=tuple(wanted[i] for i in _present(tangents)))
-        asked = tuple(ctx.needs_input_grad[1 : 1 + count])
+        asked = needed(ctx, 0, count)
         by_leaves: Iterable[Maybe] = [None] * count
         if node.inputs and any(asked):
             along = dataclasses.replace(node, wanted=asked)
             found = batched_linearly(PullbackAlong, along, [*leaves, *cotangents], _given(tangents))
             by_leaves = _spread(found, asked)
         by_cotangents: list[Maybe] = [None] * len(cotangents)
-        if node.inputs and any(ctx.needs_input_grad[2 + count :]):
+        if node.inputs and any(needed(ctx, count + 1, None)):
             pushed = batched_linearly(Transpose, node, [*leaves, raw], _given(tangents))
             outputs = _spread(pushed, _differentiable(node))
             by_cotangents = [outputs[i] for i in node.outputs]
@@ -138,7 +139,7 @@ class Pullback(Function):
             )
         if _given(of_cotangents):
             some = tuple(node.outputs[i] for i in _present(of_cotangents))
-            linear = dataclasses.replace(node, outputs=some, kept=[])
+            linear = dataclasses.replace(node, outputs=some)
             parts.append(batched_linearly(Pullback, linear, [*leaves, raw], _given(of_cotangents)))
         return _sum(parts)
 
@@ -171,7 +172,7 @@ class Pushforward(Function):
         leaves, raw, tangents = _split(node, ctx.saved_tensors)
         which = [i for i, has in enumerate(_differentiable(node)) if has]
         node = dataclasses.replace(node, outputs=tuple(which[i] for i in _present(cotangents)))
-        given, asked = _given(cotangents), tuple(ctx.needs_input_grad[1 : 1 + count])
+        given, asked = _given(cotangents), needed(ctx, 0, count)
         by_leaves: Iterable[Maybe] = [None] * count
         if given and any(asked):
             # Linear in the cotangents; the tangents come last in the call.
@@ -179,7 +180,7 @@ class Pushforward(Function):
             found: Tensors = PullbackAlong.apply(along, *leaves, *given, *tangents)  # type: ignore[no-untyped-call]
             by_leaves = _spread(found, asked)
         by_tangents: list[Maybe] = [None] * len(tangents)
-        if given and any(ctx.needs_input_grad[2 + count :]):
+        if given and any(needed(ctx, count + 1, None)):
             back = dataclasses.replace(node, wanted=node.moves, keep=True, kept=[])
             by_tangents = list(batched_linearly(Pullback, back, [*leaves, raw], given))
         return (None, *by_leaves, None, *by_tangents)
@@ -312,7 +313,7 @@ def _pullback(node: Node, leaves: Sequence[Tensor], raw: Tensor, given: list[Ten
         or forward_ad._current_level >= 0
     ):
         return batched_linearly(Pullback, node, [*leaves, raw], given, direct=Pullback.forward)
-    node = dataclasses.replace(node, keep=True, kept=[])
+    node = dataclasses.replace(node, keep=True)
     return batched_linearly(Pullback, node, [*leaves, raw], given)
 
 

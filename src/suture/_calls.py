@@ -32,6 +32,16 @@ class Caller:
         """Take the user's prefixes of the tuple of arguments."""
         self.batch_dims = tuple(batch_dims) if isinstance(batch_dims, list) else batch_dims
         self.scale = tuple(scale) if isinstance(scale, list) else scale
+        for dim in _tree.flatten(self.batch_dims)[0]:
+            if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool)):
+                raise MethodError(
+                    f"`batch_dims={batch_dims!r}` is not possible.",
+                    "A batch dimension is an integer, or None for arguments that all rows share.",
+                    "Give one entry for each positional argument, for example "
+                    "`batch_dims=(0, None)`.",
+                )
+        for size in _tree.flatten(self.scale)[0]:
+            _check_scale(size)
 
     def frame(
         self, box: BlackBox, counter: Counter, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -83,6 +93,8 @@ class Caller:
             return None
         if isinstance(leaf, np.ndarray) and leaf.dtype != object:
             return leaf.copy()
+        if not torch.is_grad_enabled():
+            return leaf
         if type(leaf) not in _ATOMS or isinstance(leaf, np.ndarray):
             refuse_opaque(leaf, box.name, f"an argument ({_tree.paths((args, kwargs))[i]})")
         return leaf
@@ -156,20 +168,35 @@ def _batch_dim(leaf: Any, dim: Any, batch_dims: Any) -> int:
     return dim % leaf.ndim
 
 
-def _scale(value: Any, leaf: Leaf) -> Array | None:
-    """Return a scale as an array that broadcasts to the leaf."""
+def _check_scale(value: Any) -> Array | None:
+    """Return a scale as an array, None where it is automatic."""
     if value is None:
         return None
     try:
         scale = np.asarray(host(value) if isinstance(value, Tensor) else value, dtype=np.float64)
-        np.broadcast_to(scale, leaf.shape)
     except (TypeError, ValueError):
         scale = np.array(np.nan)
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise MethodError(
-            f"A scale of {value!r} does not fit an argument of shape {leaf.shape}.",
-            "A scale is a positive, finite number, or a tensor of them that broadcasts to the "
-            "argument.",
-            "Give for example `scale=(1e-9, None)`: one entry for each positional argument.",
+            f"`scale={value!r}` is not possible.",
+            "A scale is a positive, finite number in the units of its argument, or a tensor of "
+            "them.",
+            "Give one entry for each positional argument, for example `scale=(1e-9, None)`.",
         )
+    return scale
+
+
+def _scale(value: Any, leaf: Leaf) -> Array | None:
+    """Return a scale as an array that broadcasts to the leaf."""
+    scale = _check_scale(value)
+    if scale is None:
+        return None
+    try:
+        np.broadcast_to(scale, leaf.shape)
+    except ValueError:
+        raise MethodError(
+            f"A scale of shape {scale.shape} does not fit an argument of shape {leaf.shape}.",
+            "A scale is a number, or a tensor that broadcasts to its argument.",
+            "Give one entry for each positional argument, for example `scale=(1e-9, None)`.",
+        ) from None
     return scale

@@ -84,9 +84,9 @@ def forward(frame: Frame, lead: int, leaves: Sequence[Tensor]) -> tuple[Tensor, 
         if output.dtype is None:
             continue
         array = integers[i] if i in integers else _results.unstore(output, values)
-        tensor = torch.from_numpy(np.array(array).reshape(*shape, *output.shape))
+        tensor = torch.from_numpy(np.array(array).reshape((*shape, *output.shape)))
         tensors.append(tensor.to(frame.device, frame.result_dtype(output.dtype)))
-    return (*tensors, torch.from_numpy(values.reshape(*shape, *values.shape[1:])))
+    return (*tensors, torch.from_numpy(values.reshape((*shape, *values.shape[1:]))))
 
 
 def pullback(
@@ -202,8 +202,9 @@ def _gradients(site: Site, cotangents: Array, node: Node | None) -> list[Array]:
         return [np.zeros((*cotangents.shape[:2], *shape)) for shape in shapes]
     if isinstance(site.method, CustomVJP):
         return _by_rule(site, site.method, cotangents)
-    if node is not None and node.keep and _slopes_fit(site):
+    if node is not None and node.keep and not node.kept and _slopes_fit(site):
         node.kept[:] = site.linearize([_everything] * site.samples)
+    if node is not None and len(node.kept) == site.samples:
         found = [k.contracted(cotangents[s]) for s, k in enumerate(node.kept)]
     else:
         found = site.linearize([_Contraction(c) for c in cotangents])
@@ -320,7 +321,7 @@ class _Axes:
     def join(self, array: Array) -> Array:
         """Return (*lead, …) from (S, C, …)."""
         inner = array.shape[2:]
-        split = array.reshape(*self.own, *self.free, *inner)
+        split = array.reshape((*self.own, *self.free, *inner))
         axes = [*np.argsort(self.order), *range(len(self.full), split.ndim)]
         return split.transpose([int(axis) for axis in axes])
 
@@ -360,7 +361,7 @@ def _pack(node: Node, cotangents: Sequence[Tensor]) -> Array:
         if output.kind == "complex":
             array = np.ascontiguousarray(array, np.complex128)[..., None].view(np.float64)
         width = output.stop - output.start
-        packed[..., output.start : output.stop] = array.reshape(*packed.shape[:-1], width)
+        packed[..., output.start : output.stop] = array.reshape((*packed.shape[:-1], width))
     return packed
 
 

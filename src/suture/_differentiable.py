@@ -50,10 +50,12 @@ class Differentiable(nn.Module):
         self._scan = may_hold_tensors(box.fn)
         # Held outside of `_modules`: a black box that is a module keeps its parameters to itself.
         self.__dict__["fn"] = box.fn
-        functools.update_wrapper(self, box.fn, updated=())
-        self.__name__ = box.name
+        for attribute in functools.WRAPPER_ASSIGNMENTS:
+            if hasattr(box.fn, attribute):
+                self.__dict__[attribute] = getattr(box.fn, attribute)
+        self.__dict__.update(__wrapped__=box.fn, __name__=box.name)
         if signature is not None:
-            self.__signature__ = signature
+            self.__dict__["__signature__"] = signature
 
     @property
     def evaluations(self) -> int:
@@ -129,10 +131,9 @@ class Differentiable(nn.Module):
 
     def __repr__(self) -> str:
         """Return the function, the method and the evaluations per gradient."""
-        cost = self.method.cost
         return (
-            f"differentiable({self._box.name}, method={self.method!r}), "
-            f"evaluations per gradient: {cost}"
+            f"differentiable({self._box.name}, method={self.method!r}, "
+            f"{self.method.cost} evaluations per gradient)"
         )
 
 
@@ -250,9 +251,10 @@ def differentiable(
         "seed": seed,
         "name": name,
     }
+    _check(settings)
     if fn is None:
-        return functools.partial(differentiable, **settings)  # type: ignore[arg-type]
-    _check(fn, settings)
+        return functools.partial(differentiable, **settings)
+    _check_function(fn)
     box = BlackBox(fn, name or _name(fn), interface, dtype, vectorized, chunk_size)
     return Differentiable(box, method, Caller(batch_dims, scale), seed)
 
@@ -263,21 +265,24 @@ def _name(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__name__", type(fn).__name__)
 
 
-def _check(fn: object, settings: dict[str, Any]) -> None:
-    """Refuse what is not lawful before anything is called."""
+def _check_function(fn: object) -> None:
     if isinstance(fn, Differentiable):
         raise MethodError(
-            f"`{fn.__name__}` is differentiable already.",
+            f"`{fn._box.name}` is differentiable already.",
             "A black box is wrapped once.",
             "Use it as it is, or wrap its `.fn` with other options.",
         )
     if not callable(fn):
         raise _refusal("fn", fn, "The black box is a function", "differentiable(my_function)")
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Refuse what is not lawful before anything is called."""
     if not isinstance(settings["method"], AbstractMethod):
         raise _refusal(
             "method",
             settings["method"],
-            "A method is an object, not a name",
+            "A method is an object, not a name and not a class",
             "method=suture.FiniteDifference(suture.stencils.CENTRAL)",
         )
     if settings["interface"] not in ("torch", "numpy"):
@@ -287,6 +292,10 @@ def _check(fn: object, settings: dict[str, Any]) -> None:
             "A black box receives tensors or arrays",
             'interface="numpy"',
         )
+    if not isinstance(settings["vectorized"], bool):
+        raise _refusal("vectorized", settings["vectorized"], "It is yes or no", "vectorized=True")
+    if not isinstance(settings["name"], str | None):
+        raise _refusal("name", settings["name"], "A name is a string", 'name="my function"')
     _check_numbers(settings)
 
 

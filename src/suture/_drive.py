@@ -93,9 +93,9 @@ class Site:
         self.integers: dict[int, Array] = frame.integers
         self.frozen = frozen
         self.noise = max(frame.noise, frame.form.precision, method.noise_floor())
-        self.scale_rows, self.scale_shared = (
-            self._scales() if frozen is None else (frozen.scale_rows, frozen.scale_shared)
-        )
+        scales = self._scales() if frozen is None else (frozen.scale_rows, frozen.scale_shared)
+        self.scale_rows: Array = scales[0]
+        self.scale_shared: Array = scales[1]
 
     @property
     def columns(self) -> int:
@@ -141,11 +141,13 @@ class Site:
         self._refuse_complex()
         primals = self._primals()
         estimates = [self.method.push(p, rows[s], shared[s]) for s, p in enumerate(primals)]
-        return np.stack(self._drive(primals, estimates))
+        pushed: list[Array] = self._drive(primals, estimates)
+        return np.stack(pushed)
 
     def _drive(
         self, primals: list[Primal], estimates: list[Generator[Points, Array, T]]
     ) -> list[T]:
+        claims: dict[frozenset[Any], Generator[Points, Array, Any]]
         claims = {} if self.frozen is not None else self._claims(primals)
         owners = [*primals, *(primals[0] for _ in claims)]
         samples = [*range(self.samples), *(0 for _ in claims)]
@@ -158,7 +160,8 @@ class Site:
 
         everyone: list[Generator[Points, Array, Any]] = [*estimates, *claims.values()]
         results: list[Any] = drive(everyone, evaluate)
-        self.frame.counter.checked.update(claims)
+        for facts in claims:
+            self.frame.counter.checked |= facts
         return results[: len(estimates)]
 
     def _primals(self) -> list[Primal]:
@@ -222,22 +225,31 @@ class Site:
 
         return draw
 
-    def _claims(self, primals: list[Primal]) -> dict[Any, Generator[Points, Array, Any]]:
+    def _claims(self, primals: list[Primal]) -> dict[frozenset[Any], Generator[Points, Array, Any]]:
         """Return the checks that this gradient relies on and that have not been made."""
-        form = tuple((leaf.row_shape, leaf.dtype) for leaf in self.frame.leaves)
-        name, checked = self.frame.box.name, self.frame.counter.checked
-        claims: dict[Any, Generator[Points, Array, Any]] = {}
-        rows = ("rows", form, self.wanted)
-        if (
-            self.evaluator.layout.batched
-            and self.evaluator.layout.row_width
-            and rows not in checked
-        ):
-            claims[rows] = _claims.check_rows(primals[0], name)
-        analytic = ("complex", form, self.wanted)
-        if self.method.is_complex() and analytic not in checked:
-            claims[analytic] = _claims.check_complex(primals[0], name, self._draw(0))
+        name = self.frame.box.name
+        claims: dict[frozenset[Any], Generator[Points, Array, Any]] = {}
+        if self.evaluator.layout.batched and self.evaluator.layout.row_width:
+            batched = self._unchecked(
+                "rows", [leaf.batch_dim is not None for leaf in self.frame.leaves]
+            )
+            if batched:
+                claims[batched] = _claims.check_rows(primals[0], name)
+        if self.method.is_complex():
+            analytic = self._unchecked("complex", [True] * len(self.wanted))
+            if analytic:
+                claims[analytic] = _claims.check_complex(primals[0], name, self._draw(0))
         return claims
+
+    def _unchecked(self, claim: str, concerned: Sequence[bool]) -> frozenset[Any]:
+        """Return what a check would establish: (claim, form, leaf) for each displaced leaf.
+
+        Empty if all of it has been established.
+        """
+        form = tuple((leaf.row_shape, leaf.dtype) for leaf in self.frame.leaves)
+        leaves = [i for i, want in enumerate(self.wanted) if want and concerned[i]]
+        facts = frozenset((claim, form, i) for i in leaves)
+        return frozenset() if facts <= self.frame.counter.checked else facts
 
     def _refuse_complex(self) -> None:
         if not self.method.is_complex():
@@ -250,7 +262,7 @@ class Site:
             raise MethodError(
                 f"The complex step cannot differentiate `{self.frame.box.name}`: it already works "
                 "with complex numbers.",
-                "The derivative is read from the imaginary part of a result that is otherwise real.",
+                "The derivative is read from the imaginary part of a result that is real otherwise.",
                 "Use `FiniteDifference(stencils.CENTRAL)`, or return the real and the imaginary "
                 "part as two real outputs.",
             )
@@ -258,19 +270,13 @@ class Site:
 
 def _request(sample: int, primal: Primal, points: Points) -> Request:
     """Fill in what a point leaves as it is: a private copy for each point."""
-    count, dtype = len(points), float
-    moved = points.rows if points.rows is not None else points.shared
-    if np.iscomplexobj(moved):
-        dtype = complex
-    rows = points.rows if points.rows is not None else np.repeat(primal.rows[None], count, axis=0)
-    shared = (
-        points.shared
-        if points.shared is not None
-        else np.repeat(primal.shared[None], count, axis=0)
-    )
+    rows, shared = points.rows, points.shared
+    same_shared = shared is None or shared.size == 0
+    if rows is None:
+        rows = np.repeat(primal.rows[None], len(points), axis=0)
+    if shared is None:
+        shared = np.repeat(primal.shared[None], len(points), axis=0)
+    dtype = np.result_type(rows, shared)
     return Request(
-        sample,
-        rows.astype(dtype, copy=False),
-        shared.astype(dtype, copy=False),
-        points.shared is None or points.shared.size == 0,
+        sample, rows.astype(dtype, copy=False), shared.astype(dtype, copy=False), same_shared
     )

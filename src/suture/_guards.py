@@ -37,20 +37,22 @@ def refuse_tracing(name: str) -> None:
     )
 
 
-def is_pruned(ctx: Any, position: int) -> bool:
-    """Whether the running backward does not need the gradient of an input.
+def needed(ctx: Any, start: int, stop: int | None) -> tuple[bool, ...]:
+    """Return which of the tensors start, …, stop - 1 of a Function need a gradient.
 
     `needs_input_grad` says True also for inputs that `backward(inputs=…)` leaves out
-    (pytorch#174017). For leaves under `autograd.grad` torch cannot tell, and raises.
+    (pytorch#174017); the running engine knows better. About leaves under `autograd.grad` it
+    raises: those are computed.
     """
-    functions = getattr(ctx, "next_functions", None)
-    if functions is None or position - 1 >= len(functions):
-        return False
-    return _engine_skips(functions, position)
+    # The first argument of every Function here is its node, which is no tensor.
+    flags = ctx.needs_input_grad[1:][start:stop]
+    nodes = [function for function, _ in ctx.next_functions][start:stop]
+    return tuple(
+        bool(flag) and not _is_skipped(node) for flag, node in zip(flags, nodes, strict=True)
+    )
 
 
-def _engine_skips(functions: Sequence[Any], position: int) -> bool:
-    node = functions[position - 1][0]
+def _is_skipped(node: Any) -> bool:
     if node is None:
         return False
     try:
@@ -86,7 +88,7 @@ def batched_linearly(
         direct: what to call instead of `function.apply` where nothing is batched.
     """
     if not any(_is_legacy_batched(tensor) for tensor in linear):
-        return (direct or function.apply)(node, *fixed, *linear)  # type: ignore[no-untyped-call]
+        return (direct or function.apply)(node, *fixed, *linear)
     units = _units(linear)
     deeper = dataclasses.replace(node, lead=node.lead + 1)
     columns = function.apply(deeper, *(t.unsqueeze(0) for t in fixed), *units)  # type: ignore[no-untyped-call]
@@ -101,9 +103,9 @@ def _units(linear: Sequence[Tensor]) -> list[Tensor]:
     for tensor, size in zip(linear, parts, strict=True):
         unit = torch.zeros(sum(parts), tensor.numel(), dtype=tensor.dtype, device=tensor.device)
         each = torch.arange(tensor.numel(), device=tensor.device)
-        unit[start + each, each] = 1
+        unit.real[start + each, each] = 1
         if tensor.is_complex():
-            unit[start + tensor.numel() + each, each] = 1j
+            unit.imag[start + tensor.numel() + each, each] = 1
         units.append(unit.reshape(-1, *tensor.shape))
         start += size
     return units

@@ -70,10 +70,10 @@ def _trainable(held: Any, place: str, depth: int) -> Iterator[str]:
     elif isinstance(held, nn.Module):
         for name, parameter in held.named_parameters():
             if parameter.requires_grad:
-                yield place or f": its parameter `{name}`"
+                yield f"{place}: the parameter `{name}`"
     else:
         for inner, where in _inside(held):
-            yield from _trainable(inner, place or where, depth - 1)
+            yield from _trainable(inner, place + where, depth - 1)
 
 
 def _inside(held: Any) -> Iterator[tuple[Any, str]]:
@@ -85,13 +85,15 @@ def _inside(held: Any) -> Iterator[tuple[Any, str]]:
         )
     elif isinstance(held, MethodType):
         yield held.__func__, ""
-        yield held.__self__, ": an attribute of its object"
+        yield held.__self__, " in its object"
     elif isinstance(held, FunctionType):
         yield from _in_function(held)
     elif isinstance(held, tuple | list | dict | set | frozenset):
         leaves = list(held) if isinstance(held, set | frozenset) else _tree.flatten(held)[0]
         yield from ((leaf, "") for leaf in leaves)
-    elif dataclasses.is_dataclass(held) or (hasattr(held, "__dict__") and not isinstance(held, type)):
+    elif dataclasses.is_dataclass(held) or (
+        hasattr(held, "__dict__") and not isinstance(held, type)
+    ):
         yield from ((value, f": its attribute `{key}`") for key, value in vars(held).items())
 
 

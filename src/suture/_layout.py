@@ -74,7 +74,7 @@ class Layout:
                 rows[..., segment.start : segment.stop] = self._as_rows(segment, array)
             else:
                 width = segment.stop - segment.start
-                shared[..., segment.start : segment.stop] = _real(array).reshape(*lead, width)
+                shared[..., segment.start : segment.stop] = _real(array).reshape((*lead, width))
         return rows, shared
 
     def _as_rows(self, segment: _Segment, array: Array) -> Array:
@@ -82,7 +82,7 @@ class Layout:
         lead = array.shape[: array.ndim - len(leaf.shape)]
         if leaf.batch_dim is not None:
             array = np.moveaxis(array, len(lead) + leaf.batch_dim, len(lead))
-        return _real(array).reshape(*lead, self.rows, segment.stop - segment.start)
+        return _real(array).reshape((*lead, self.rows, segment.stop - segment.start))
 
     def scatter(self, rows: Array, shared: Array) -> list[Array]:
         """Return arrays (…, *leaf shape) from rows (…, R, d) and shared (…, p).
@@ -98,11 +98,11 @@ class Layout:
         if leaf.dtype.is_complex and not np.iscomplexobj(block):
             block = block.view(np.complex128)
         if not segment.in_rows:
-            return block.reshape(*block.shape[:-1], *leaf.shape)
+            return block.reshape((*block.shape[:-1], *leaf.shape))
         lead = block.shape[:-2]
         if leaf.batch_dim is None:
-            return block.reshape(*lead, *leaf.shape)
-        array = block.reshape(*block.shape[:-1], *leaf.row_shape)
+            return block.reshape((*lead, *leaf.shape))
+        array = block.reshape((*block.shape[:-1], *leaf.row_shape))
         return np.moveaxis(array, len(lead), len(lead) + leaf.batch_dim)
 
     def round(self, rows: Array | None, shared: Array | None) -> tuple[Array | None, Array | None]:

@@ -207,4 +207,4 @@ def unstore(output: Output, values: Array) -> Array:
     block = values[..., output.start : output.stop]
     if output.kind == "complex":
         block = np.ascontiguousarray(block).view(np.complex128)
-    return block.reshape(*lead, *output.shape)
+    return block.reshape((*lead, *output.shape))

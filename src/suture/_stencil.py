@@ -15,6 +15,7 @@ as a Butcher tableau describes a Runge-Kutta method: numbers, not code.
 
 from __future__ import annotations
 
+import cmath
 import dataclasses
 from math import factorial, prod
 
@@ -56,13 +57,19 @@ class Stencil:
                 "Each node needs one weight, and no node may stand twice.",
                 "Write for example `Stencil(nodes=(0, 1), weights=(-1, 1), order=1)`.",
             )
+        if not all(cmath.isfinite(number) for number in (*self.nodes, *self.weights)):
+            raise MethodError(
+                f"A stencil with nodes {self.nodes} and weights {self.weights} is not a rule.",
+                "All nodes and weights must be finite.",
+                "Write for example `Stencil(nodes=(0, 1), weights=(-1, 1), order=1)`.",
+            )
         moment = sum(complex(w) * complex(t) for w, t in zip(self.weights, self.nodes, strict=True))
         if abs(moment.real - 1) > _TOLERANCE:
             raise MethodError(
                 f"A stencil with nodes {self.nodes} and weights {self.weights} would be wrong "
                 f"for f(x) = x: its slope is {moment.real:g}.",
                 "The real part of Σ weight·node must be 1.",
-                f"Divide the weights by {moment.real:g}, or use one of `suture.stencils`.",
+                "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
             )
 
     @property
@@ -107,16 +114,20 @@ def central(order: int) -> Stencil:
 
     Source: Fornberg (1988), Mathematics of Computation 51, 699-706, table 1.
     """
-    if order < 2 or order % 2:
+    if not _is_count(order) or order < 2 or order % 2:
         raise MethodError(
-            f"`central(order={order})` does not exist.",
+            f"`central(order={order!r})` does not exist.",
             "A central difference has arms of equal length, so its order is 2, 4, 6, …",
-            f"Use `stencils.central({max(2, order + order % 2)})`.",
+            "Use `stencils.central(2)`, which is `stencils.CENTRAL`, or `stencils.central(4)`.",
         )
     arm = order // 2
     nodes = tuple(t for t in range(-arm, arm + 1) if t)
     weights = _central_weights(arm)
     return Stencil(nodes, weights, order, _minus_shorter(weights, arm))
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def _central_weights(arm: int) -> tuple[float, ...]:
@@ -151,9 +162,9 @@ def richardson(levels: int) -> Stencil:
     Source: Richardson (1911), Philosophical Transactions A 210, 307-357; the coefficients are
     those of Lagrange interpolation in a² at zero.
     """
-    if levels < 1:
+    if not _is_count(levels) or levels < 1:
         raise MethodError(
-            f"`richardson(levels={levels})` does not exist.",
+            f"`richardson(levels={levels!r})` does not exist.",
             "An extrapolation needs at least one step.",
             "Use `stencils.richardson(2)`.",
         )

@@ -53,7 +53,7 @@ class Primal:
     @property
     def columns(self) -> int:
         """The number n of columns."""
-        return self.rows.shape[1] + len(self.shared)
+        return int(self.rows.shape[1]) + len(self.shared)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,14 +132,13 @@ class Linearization:
         spread = np.broadcast_to(shared[:, None, :], (*rows.shape[:2], shared.shape[1]))
         tangents = np.moveaxis(np.concatenate([rows, spread], axis=-1), -1, 0)
         along = self.directions.pushforward(self.seeds, tangents)  # (K, T, R)
-        return np.einsum("ktr,kro->tro", along, self.kept)
+        pushed: Array = np.einsum("ktr,kro->tro", along, self.kept)
+        return pushed
 
 
 def contract(slopes: Array, cotangents: Array) -> Array:
     """Return the products (K, C, R) of slopes (K, R, O) with cotangents (C, R, O)."""
-    if slopes.shape[1] == 1:
-        return (slopes[:, 0] @ cotangents[:, 0].T)[:, :, None]
-    product = np.matmul(slopes.transpose(1, 0, 2), cotangents.transpose(1, 2, 0))  # (R, K, C)
+    product: Array = slopes.transpose(1, 0, 2) @ cotangents.transpose(1, 2, 0)  # (R, K, C)
     return product.transpose(1, 2, 0)
 
 

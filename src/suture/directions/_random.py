@@ -73,7 +73,7 @@ class AbstractRandomDirections(AbstractDirections):
     def _recovery(self, seeds: Array) -> Array:
         if self.recovery == "mean":
             return seeds.T / len(seeds)
-        return np.linalg.pinv(seeds)
+        return np.asarray(np.linalg.pinv(seeds))
 
     @property
     def centered(self) -> bool:
@@ -99,7 +99,7 @@ class Gaussian(AbstractRandomDirections):
 
     def sample(self, n: int, draw: Draw) -> Array:
         """Return (k, n) independent standard normal numbers."""
-        return draw().standard_normal((self.count, n))
+        return np.asarray(draw().standard_normal((self.count, n)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +140,12 @@ class Orthogonal(AbstractRandomDirections):
         blocks = [
             _haar(generator, min(n, self.count - start), n) for start in range(0, self.count, n)
         ]
-        return np.concatenate(blocks) * np.sqrt(n)
+        return np.asarray(np.concatenate(blocks) * np.sqrt(n))
 
 
 def _haar(generator: np.random.Generator, k: int, n: int) -> Array:
     """Return k orthonormal rows in n dimensions, uniformly distributed."""
     q, r = np.linalg.qr(generator.standard_normal((n, k)))
     # QR leaves the signs of the columns to the algorithm; the diagonal of R makes them random.
-    signed: Array = q * np.sign(np.diagonal(r))
-    return signed.T
+    signed: Array = (q * np.sign(np.diagonal(r))).T
+    return signed
