@@ -31,7 +31,9 @@ class Caller:
     def __init__(self, batch_dims: Any, scale: Any) -> None:
         """Take the user's prefixes of the tuple of arguments."""
         self.batch_dims = tuple(batch_dims) if isinstance(batch_dims, list) else batch_dims
-        self.scale = tuple(scale) if isinstance(scale, list) else scale
+        # Tensors are read now: inside a transform of torch.func they have no storage.
+        sizes, structure = _tree.flatten(tuple(scale) if isinstance(scale, list) else scale)
+        self.scale = _tree.unflatten([_check_scale(size) for size in sizes], structure)
         for dim in _tree.flatten(self.batch_dims)[0]:
             if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool)):
                 raise MethodError(
@@ -40,8 +42,6 @@ class Caller:
                     "Give one entry for each positional argument, for example "
                     "`batch_dims=(0, None)`.",
                 )
-        for size in _tree.flatten(self.scale)[0]:
-            _check_scale(size)
 
     def frame(
         self, box: BlackBox, counter: Counter, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -117,6 +117,12 @@ class Caller:
                 dims_here = _batch_dim(leaves[i], dim, self.batch_dims)
                 dims[positions.index(i)] = dims_here
                 sizes[i] = leaves[i].shape[dims_here]
+        if not sizes:
+            raise MethodError(
+                f"`batch_dims={self.batch_dims!r}` names no batch.",
+                "At least one argument must have a batch dimension.",
+                "Leave out `batch_dims`, or give for example `batch_dims=(0, None)`.",
+            )
         if len(set(sizes.values())) > 1:
             raise MethodError(
                 f"`batch_dims={self.batch_dims!r}` finds batches of different sizes: "
@@ -124,7 +130,7 @@ class Caller:
                 "All arguments with a batch dimension must have the same number of rows.",
                 "Give None for arguments that all rows share, or another dimension.",
             )
-        return dims, next(iter(sizes.values()), None)
+        return dims, next(iter(sizes.values()))
 
     def _scales(
         self,
@@ -173,7 +179,8 @@ def _check_scale(value: Any) -> Array | None:
     if value is None:
         return None
     try:
-        scale = np.asarray(host(value) if isinstance(value, Tensor) else value, dtype=np.float64)
+        numbers = np.asarray(host(value) if isinstance(value, Tensor) else value)
+        scale = np.array(numbers, np.float64) if numbers.dtype.kind in "iuf" else np.array(np.nan)
     except (TypeError, ValueError):
         scale = np.array(np.nan)
     if not (np.isfinite(scale).all() and (scale > 0).all()):
@@ -188,9 +195,9 @@ def _check_scale(value: Any) -> Array | None:
 
 def _scale(value: Any, leaf: Leaf) -> Array | None:
     """Return a scale as an array that broadcasts to the leaf."""
-    scale = _check_scale(value)
-    if scale is None:
+    if value is None:
         return None
+    scale: Array = value
     try:
         np.broadcast_to(scale, leaf.shape)
     except ValueError:

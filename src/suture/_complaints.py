@@ -2,44 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
 from suture import _tree
 from suture._frame import Frame
+from suture._layout import Layout
 from suture._results import Outcome, Output, Read
-from suture._types import Array
+from suture._types import Array, Stack
 from suture.errors import BadResult, EvaluationError
 
-if TYPE_CHECKING:
-    from suture._evaluate import Evaluator, Stack, _Batch
+Where: TypeAlias = Callable[[], str]
+"""Says at which point it happened; asked only when something did."""
 
-# Words with which torch and NumPy complain that two precisions meet.
-_PRECISION_WORDS = ("dtype", "Float", "Double", "float32", "float64")
+# Words with which torch complains that two precisions meet.
+_PRECISION_WORDS = ("dtype", "Float", "Double")
+_DIGITS = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24}
+_ALL_DIGITS = 53
 
 
-def raised(evaluator: Evaluator, batch: _Batch, stack: Stack, error: Exception) -> EvaluationError:
-    """Complain that the function raised."""
-    frame = evaluator.frame
+def describe(layout: Layout, names: Sequence[str], rows: Array, shared: Array) -> str:
+    """Say where a point is: `x[5] increased by 2.1e-06`.
+
+    Args:
+        layout: of the displaced leaves.
+        names: their names.
+        rows: (R, d) displacements.
+        shared: (p,) displacements.
+    """
+    moved = layout.scatter(np.ascontiguousarray(rows), np.ascontiguousarray(shared))
+    moves = [
+        (name, index, array[tuple(index)])
+        for name, array in zip(names, moved, strict=True)
+        for index in np.argwhere(array != 0)[:2]
+    ]
+    if not moves:
+        return "that of the forward pass"
+    name, index, move = moves[0]
+    if len(moves) > 1:
+        return f"displaced in several inputs, {name} among them"
+    place = f"[{', '.join(str(int(i)) for i in index)}]" if len(index) else ""
+    if np.iscomplexobj(move):
+        return f"{name}{place} displaced by {complex(move):.2g}"
+    return f"{name}{place} {'increased' if move > 0 else 'decreased'} by {abs(float(move)):.2g}"
+
+
+def raised(
+    frame: Frame, stack: Stack, count: int, where: Where, error: Exception
+) -> EvaluationError:
+    """Complain that the function raised, in a call with `count` points."""
     name = frame.box.name
-    text = (str(error).splitlines() or [""])[0][:200]
     return EvaluationError(
-        f"`{name}` raised {type(error).__name__}: {text}",
-        f"A black box must return a result at every point; this one was {_where(evaluator, batch)}.",
-        _remedy(frame, stack, len(batch.samples), error),
+        f"`{name}` raised {summary(error)}",
+        f"A black box must return a result at every point; this one was {where()}.",
+        _remedy(frame, stack, count, error),
     )
+
+
+def summary(error: Exception) -> str:
+    """Return the type of an exception and the first line of its text."""
+    text = (str(error).splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {text}"
 
 
 def _remedy(frame: Frame, stack: Stack, count: int, error: Exception) -> str:
     name = frame.box.name
     doubled = frame.box.dtype is not None and frame.dtype not in (None, frame.box.dtype)
-    if (
-        doubled
-        and isinstance(error, RuntimeError)
-        and any(w in str(error) for w in _PRECISION_WORDS)
-    ):
+    about_precision = any(word in str(error) for word in _PRECISION_WORDS)
+    if doubled and isinstance(error, RuntimeError) and about_precision:
         return (
             f"If `{name}` holds weights in {_short(frame.dtype)}, pass `dtype=None` to "
             "`differentiable`: then it receives the caller's precision."
@@ -57,35 +90,26 @@ def _remedy(frame: Frame, stack: Stack, count: int, error: Exception) -> str:
     return f"Mend `{name}`, or restrict its inputs with `torch.clamp`. See `exc.point`."
 
 
-def _short(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def not_finite(evaluator: Evaluator, batch: _Batch, values: Array) -> BadResult:
-    """Complain about NaN or infinity."""
-    frame = evaluator.frame
-    bad = ~np.isfinite(values).all(axis=(1, 2))
-    point = int(np.flatnonzero(bad)[0])
-    row, column = np.argwhere(~np.isfinite(values[point]))[0]
-    text = _output_name(frame.form, int(row), int(column), frame.rows is not None)
+def not_finite(frame: Frame, values: Array, point: int, where: Where) -> BadResult:
+    """Complain about NaN or infinity at the first such point of values (P, R, O)."""
+    bad = ~np.isfinite(values)
+    row, column = np.argwhere(bad[point])[0]
     kind = "nan" if np.isnan(values[point, row, column]) else "inf"
-    complaint = BadResult(
-        f"`{frame.box.name}` returned {kind}{text} at {int(bad.sum())} of {len(values)} points.",
-        f"Every number must be finite; the first such point was "
-        f"{_where(evaluator, batch.chunk(point, point + 1))}.",
+    place = _place(frame, int(row), int(column))
+    return BadResult(
+        f"`{frame.box.name}` returned {kind}{place} at {int(bad.any(axis=(1, 2)).sum())} of "
+        f"{len(values)} points.",
+        f"Every number must be finite; the first such point was {where()}.",
         "Restrict the inputs with `torch.clamp`, or use a stencil that stays inside the domain, "
         "such as `stencils.BACKWARD`.",
     )
-    complaint.point = _arguments(evaluator, batch.chunk(point, point + 1))
-    return complaint
 
 
-def _output_name(form: Outcome, row: int, column: int, batched: bool) -> str:
-    for i, output in enumerate(form.outputs):
-        if output.has_derivative and output.start <= column < output.stop:
-            which = f" in output {i}" if len(form.outputs) > 1 else ""
-            return which + (f", row {row}," if batched else "")
-    return ""
+def _place(frame: Frame, row: int, column: int) -> str:
+    outputs = frame.form.outputs
+    which = next(i for i, o in enumerate(outputs) if o.has_derivative and column < o.stop)
+    places = [f"output {which}"] * (len(outputs) > 1) + [f"row {row}"] * (frame.rows is not None)
+    return f" in {', '.join(places)}" if places else ""
 
 
 def not_stacked(frame: Frame, shape: tuple[int, ...], count: int, rows: int | None) -> BadResult:
@@ -106,117 +130,77 @@ def not_stacked(frame: Frame, shape: tuple[int, ...], count: int, rows: int | No
 
 
 def check_form(
-    evaluator: Evaluator,
-    batch: _Batch,
-    form: Outcome,
+    frame: Frame,
     leaves: Sequence[Any],
     structure: _tree.Structure,
     is_complex: bool,
+    where: Where,
 ) -> None:
     """Compare a result with the form that the first call fixed.
 
     Raises:
         BadResult: if nesting, shape or kind of numbers changed.
     """
-    name = evaluator.frame.box.name
+    form: Outcome = frame.form
     if structure != form.structure:
-        raise _changed(evaluator, batch, "another nesting", "The nesting of the result", name)
+        raise _changed(frame, "one nesting", "another", "The nesting", where)
     for output, leaf in zip(form.outputs, leaves, strict=True):
-        if not isinstance(leaf, Read):
-            if output.kind != "other":
-                raise _changed(evaluator, batch, repr(leaf)[:40], "The kind of the result", name)
+        if not isinstance(leaf, Read) or output.kind == "other":
+            if isinstance(leaf, Read) or output.kind != "other":
+                raise _changed(frame, _kind_of(output), _seen(leaf), "The kind of result", where)
             continue
-        if output.kind == "other":
-            raise _changed(evaluator, batch, "a number", "The kind of the result", name)
         shape = leaf.array.shape[1:]
         if shape != output.shape:
-            raise _changed(
-                evaluator,
-                batch,
-                f"shape {shape}",
-                "The shape of the result",
-                name,
-                f"shape {output.shape}",
-            )
-        _check_kind(evaluator, batch, output, leaf, is_complex)
+            before, now = f"shape {output.shape}", f"shape {shape}"
+            raise _changed(frame, before, now, "The shape", where)
+        _check_kind(frame, output, leaf, is_complex, where)
 
 
-def _check_kind(
-    evaluator: Evaluator, batch: _Batch, output: Output, leaf: Read, is_complex: bool
-) -> None:
-    name = evaluator.frame.box.name
+def _kind_of(output: Output) -> str:
+    return "a string or None" if output.kind == "other" else "a number"
+
+
+def _seen(leaf: Any) -> str:
+    return "a number" if isinstance(leaf, Read) else repr(leaf)[:40]
+
+
+def _check_kind(frame: Frame, output: Output, leaf: Read, is_complex: bool, where: Where) -> None:
     came, first = leaf.dtype, output.dtype
-    if not output.has_derivative or first is None:
-        if came.is_floating_point or came.is_complex:
-            raise _changed(
-                evaluator, batch, _short(came), "The kind of number", name, _short(first)
-            )
-        return
-    if is_complex:
+    if is_complex and output.has_derivative:
         if not came.is_complex:
-            raise BadResult(
-                f"`{name}` dropped the imaginary part: it returned {_short(came)} for complex "
-                "inputs.",
-                "The complex step reads the derivative from the imaginary part of the result.",
-                "Use `stencils.CENTRAL`, or keep complex numbers all the way through (no `abs`, "
-                "no `float()`, no real arrays filled in place).",
-            )
+            raise _dropped_imaginary_part(frame, came)
         return
-    if came.is_complex != first.is_complex:
-        raise _changed(evaluator, batch, _short(came), "The kind of number", name, _short(first))
-    if came.is_floating_point and _digits(came) < _digits(first):
-        raise _changed(evaluator, batch, _short(came), "The precision", name, _short(first))
+    if came.is_complex != (output.kind == "complex") and (came.is_complex or output.has_derivative):
+        raise _changed(frame, _short(first), _short(came), "The kind of number", where)
+    if came.is_floating_point and output.kind == "integer":
+        raise _changed(frame, _short(first), _short(came), "The kind of number", where)
+    floats = came.is_floating_point or came.is_complex
+    if floats and _digits(came) < _digits(first):
+        raise _changed(frame, _short(first), _short(came), "The precision", where)
 
 
-def _digits(dtype: Any) -> int:
-    return {"bfloat16": 8, "float16": 11, "float32": 24}.get(_short(dtype), 53)
+def _dropped_imaginary_part(frame: Frame, came: torch.dtype) -> BadResult:
+    return BadResult(
+        f"`{frame.box.name}` dropped the imaginary part: it returned {_short(came)} for complex "
+        "inputs.",
+        "The complex step reads the derivative from the imaginary part of the result.",
+        "Use `stencils.CENTRAL`, or keep complex numbers all the way through (no `abs`, no "
+        "`float()`, no real arrays filled in place).",
+    )
 
 
-def _changed(
-    evaluator: Evaluator,
-    batch: _Batch,
-    now: str,
-    what: str,
-    name: str,
-    before: str = "another one",
-) -> BadResult:
-    complaint = BadResult(
-        f"`{name}` returned {now} at one point and {before} at another.",
-        f"{what} must be the same everywhere; this point was {_where(evaluator, batch)}.",
+def _short(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _digits(dtype: torch.dtype | None) -> int:
+    return _ALL_DIGITS if dtype is None else _DIGITS.get(dtype.to_real(), _ALL_DIGITS)
+
+
+def _changed(frame: Frame, before: str, now: str, what: str, where: Where) -> BadResult:
+    name = frame.box.name
+    return BadResult(
+        f"`{name}` returned {before} at one point and {now} at another.",
+        f"{what} must be the same everywhere; the other point was {where()}.",
         f"Make `{name}` pad or convert its result. The point is saved in `exc.point`.",
     )
-    complaint.point = _arguments(evaluator, batch)
-    return complaint
-
-
-def _arguments(evaluator: Evaluator, batch: _Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    one = batch.chunk(0, 1)
-    arrays = evaluator.layout.scatter(one.rows, one.shared)
-    return evaluator.frame.arguments(evaluator._inputs("none", one, arrays, 0))
-
-
-def _where(evaluator: Evaluator, batch: _Batch) -> str:
-    """Say where a point is: `x[5] increased by 2.1e-06`."""
-    count = len(batch.samples)
-    if count > 1:
-        return f"a call of {count} stacked points"
-    sample = batch.samples[0]
-    rows = batch.rows[0] - evaluator.rows[sample]
-    shared = batch.shared[0] - evaluator.shared[sample]
-    moved = evaluator.layout.scatter(np.ascontiguousarray(rows), np.ascontiguousarray(shared))
-    wanted = [i for i, constant in enumerate(evaluator.constants) if constant is None]
-    names = evaluator.frame.names()
-    moves = [
-        (names[i], index, array[tuple(index)])
-        for i, array in zip(wanted, moved, strict=True)
-        for index in np.argwhere(array != 0)[:2]
-    ]
-    if not moves:
-        return "the one of the forward pass"
-    if len(moves) > 1:
-        return f"displaced in several inputs, {moves[0][0]} among them"
-    name, index, move = moves[0]
-    place = f"[{', '.join(str(int(i)) for i in index)}]" if len(index) else ""
-    if np.iscomplexobj(move):
-        return f"{name}{place} displaced by {complex(move):.2g}"
-    return f"{name}{place} {'increased' if move > 0 else 'decreased'} by {abs(float(move)):.2g}"

@@ -17,56 +17,18 @@ import torch
 from torch import Tensor
 
 from suture import _results
+from suture._axes import Axes, broadcast, lead_of, samples
 from suture._drive import Site
 from suture._evaluate import Evaluator
 from suture._frame import Frame
-from suture._methods import AbstractMethod, CustomVJP, Linearization, contract, unit_length
+from suture._methods import CustomVJP, contract, unit_length
+from suture._node import Node
 from suture._results import host
 from suture._rules import ask_jvp, ask_vjp
 from suture._types import Array
 
 # Slopes of at most this many numbers (8 MiB) are kept for a second derivative.
 _KEPT = 2**20
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Node:
-    """What a differentiated call needs besides tensors.
-
-    Attributes:
-        frame: the call.
-        method: how to differentiate.
-        seed: the user's seed.
-        lead: how many leading axes of vmap the tensors have.
-        wanted: the leaves whose gradient is asked.
-        outputs: which of the result's tensors have a cotangent.
-        inputs: which of the leaves have a tangent.
-        seconds: which of the leaves have a second tangent.
-        keep: whether a second derivative may follow.
-        kept: the slopes of a first derivative, one entry a sample.
-    """
-
-    frame: Frame
-    method: AbstractMethod
-    seed: int | None
-    lead: int = 0
-    wanted: tuple[bool, ...] = ()
-    outputs: tuple[int, ...] = ()
-    inputs: tuple[int, ...] = ()
-    seconds: tuple[int, ...] = ()
-    keep: bool = False
-    kept: list[Linearization] = dataclasses.field(default_factory=list)
-
-    def site(
-        self, leaves: Sequence[Tensor], wanted: Sequence[bool], values: Array | None, lead: int
-    ) -> Site:
-        """Return the place where these leaves are."""
-        return Site(self.frame, self.method, self.seed, leaves, lead, wanted, values=values)
-
-    @property
-    def moves(self) -> tuple[bool, ...]:
-        """Which leaves have a tangent, as flags."""
-        return tuple(i in self.inputs for i in range(len(self.frame.leaves)))
 
 
 def forward(frame: Frame, lead: int, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -93,8 +55,8 @@ def pullback(
     node: Node, leaves: Sequence[Tensor], raw: Tensor, cotangents: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """Return Jᵀc for every wanted leaf, each (*lead, *shape)."""
-    axes = _Axes(leaves[0].shape[: node.lead], _lead(cotangents, node))
-    site = node.site(leaves, node.wanted, _samples(raw, 2), node.lead)
+    axes = Axes(leaves[0].shape[: node.lead], lead_of(cotangents, node.lead))
+    site = node.site(leaves, node.wanted, samples(raw, 2), node.lead)
     products = _gradients(site, axes.split(_pack(node, cotangents), 2), node)
     return tuple(
         _leave(axes.join(product), leaf)
@@ -106,8 +68,8 @@ def transpose(
     node: Node, leaves: Sequence[Tensor], raw: Tensor, tangents: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """Return Ĵv: the transpose of `pullback`, by the slopes that it used."""
-    axes = _Axes(leaves[0].shape[: node.lead], _lead(tangents, node))
-    site = node.site(leaves, node.moves, _samples(raw, 2), node.lead)
+    axes = Axes(leaves[0].shape[: node.lead], lead_of(tangents, node.lead))
+    site = node.site(leaves, node.moves, samples(raw, 2), node.lead)
     rows, shared = _columns(site, axes, tangents)
     if site.is_empty:
         pushed = np.zeros((*rows.shape[:3], node.frame.form.width))
@@ -127,8 +89,8 @@ def pushforward(
     node: Node, leaves: Sequence[Tensor], raw: Tensor, tangents: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """Return Jv for every output with a derivative, each (*lead, *shape)."""
-    axes = _Axes(leaves[0].shape[: node.lead], _lead(tangents, node))
-    site = node.site(leaves, node.moves, _samples(raw, 2), node.lead)
+    axes = Axes(leaves[0].shape[: node.lead], lead_of(tangents, node.lead))
+    site = node.site(leaves, node.moves, samples(raw, 2), node.lead)
     rows, shared = _columns(site, axes, tangents)
     return _unpack(node, axes, _push(site, rows, shared))
 
@@ -143,8 +105,8 @@ def pullback_along(
 
     A central difference of two pullbacks with the same scales and the same directions.
     """
-    first = _broadcast(leaves[0].shape[: node.lead], _lead(tangents, node))
-    axes = _Axes(first, _lead(cotangents, node))
+    first = broadcast(leaves[0].shape[: node.lead], lead_of(tangents, node.lead))
+    axes = Axes(first, lead_of(cotangents, node.lead))
     displaced = _displaced(node, leaves, first, tangents)
     if displaced is None:
         shape = axes.full
@@ -173,16 +135,13 @@ def pushforward_along(
     A central difference of two pushforwards with the same scales.
     """
     along = dataclasses.replace(node, inputs=node.seconds)
-    first = _broadcast(leaves[0].shape[: node.lead], _lead(seconds, node))
-    axes = _Axes(first, _lead(tangents, node))
+    first = broadcast(leaves[0].shape[: node.lead], lead_of(seconds, node.lead))
+    axes = Axes(first, lead_of(tangents, node.lead))
     displaced = _displaced(along, leaves, first, seconds)
     if displaced is None:
-        width = node.frame.form.width
-        rows = node.frame.rows or 1
-        count = (prod(axes.own), prod(axes.free))
-        return _unpack(
-            node, axes, np.zeros((*count, rows if node.frame.rows is not None else 1, width))
-        )
+        batch = 1 if node.frame.rows is None else node.frame.rows
+        shape = (prod(axes.own), prod(axes.free), batch, node.frame.form.width)
+        return _unpack(node, axes, np.zeros(shape))
     pair, factors = displaced
     site = pair(node.moves)
     rows, shared = _columns(site, axes, tangents)
@@ -239,6 +198,7 @@ def _by_rule(site: Site, rule: CustomVJP, cotangents: Array) -> list[Array]:
         want and answer is None for want, answer in zip(site.wanted, answers, strict=True)
     )
     if any(unknown):
+        site.frame.rule_is_partial = True
         rest = iter(_gradients(site.restricted(rule.remainder, unknown), cotangents, None))
         answers = [next(rest) if miss else a for miss, a in zip(unknown, answers, strict=True)]
     return [answer for answer in answers if answer is not None]
@@ -273,11 +233,14 @@ def _displaced(
     """
     spread = [leaf.expand(*first, *leaf.shape[node.lead :]) for leaf in leaves]
     base = node.site(spread, node.moves, None, node.lead)
-    rows, shared = _columns(base, _Axes(first, first), tangents)
+    rows, shared = _columns(base, Axes(first, first), tangents)
     rows, shared = rows[:, 0], shared[:, 0]
     if not (np.any(rows) or np.any(shared)):
         return None
-    step = node.method.outer_step(base.noise)
+    method = node.method
+    if isinstance(method, CustomVJP) and node.frame.rule_is_partial:
+        method = method.remainder
+    step = method.outer_step(base.noise)
     alpha = unit_length(rows / (step * base.scale_rows), shared / (step * base.scale_shared))
     moves = base.evaluator.layout.scatter(alpha[:, :, None] * rows, alpha[:, :1] * shared)
     moved = iter(zip(base.evaluator.arrays, moves, strict=True))
@@ -300,52 +263,6 @@ def _displaced(
     return pair, 1 / (2 * alpha)
 
 
-class _Axes:
-    """Sorts leading axes into those of the samples and the free ones of what is contracted."""
-
-    def __init__(self, samples: Sequence[int], other: Sequence[int]) -> None:
-        self.full = tuple(np.broadcast_shapes(tuple(samples), tuple(other)))
-        own = [i for i, size in enumerate(samples) if size != 1]
-        free = [i for i, size in enumerate(samples) if size == 1]
-        self.order = own + free
-        self.own = tuple(self.full[i] for i in own)
-        self.free = tuple(self.full[i] for i in free)
-
-    def split(self, array: Array, tail: int) -> Array:
-        """Return (S, C, …) from (*lead, …) with `tail` axes behind the leading ones."""
-        inner = array.shape[array.ndim - tail :]
-        whole = np.broadcast_to(array, (*self.full, *inner))
-        axes = [*self.order, *range(len(self.full), whole.ndim)]
-        return whole.transpose(axes).reshape(prod(self.own), prod(self.free), *inner)
-
-    def join(self, array: Array) -> Array:
-        """Return (*lead, …) from (S, C, …)."""
-        inner = array.shape[2:]
-        split = array.reshape((*self.own, *self.free, *inner))
-        axes = [*np.argsort(self.order), *range(len(self.full), split.ndim)]
-        return split.transpose([int(axis) for axis in axes])
-
-
-def _lead(tensors: Sequence[Tensor], node: Node) -> tuple[int, ...]:
-    return tuple(tensors[0].shape[: node.lead]) if tensors else (1,) * node.lead
-
-
-def _broadcast(first: Sequence[int], second: Sequence[int]) -> torch.Size:
-    return torch.Size(np.broadcast_shapes(tuple(first), tuple(second)))
-
-
-def _samples(raw: Tensor, tail: int) -> Array:
-    """Return (S, …) from (*lead, …)."""
-    array = host(raw)
-    return (
-        array.reshape(-1, *array.shape[array.ndim - tail :]) if array.size else _empty(array, tail)
-    )
-
-
-def _empty(array: Array, tail: int) -> Array:
-    return array.reshape(prod(array.shape[: array.ndim - tail]), *array.shape[array.ndim - tail :])
-
-
 def _chosen(leaves: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
     return [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
 
@@ -354,7 +271,7 @@ def _pack(node: Node, cotangents: Sequence[Tensor]) -> Array:
     """Return cotangents (*lead, R, O); outputs without one have zeros."""
     form = node.frame.form
     rows = 1 if node.frame.rows is None else node.frame.rows
-    packed = np.zeros((*_lead(cotangents, node), rows, form.width))
+    packed = np.zeros((*lead_of(cotangents, node.lead), rows, form.width))
     for which, cotangent in zip(node.outputs, cotangents, strict=True):
         output = form.tensors[which]
         array = host(cotangent)
@@ -365,7 +282,7 @@ def _pack(node: Node, cotangents: Sequence[Tensor]) -> Array:
     return packed
 
 
-def _unpack(node: Node, axes: _Axes, pushed: Array) -> tuple[Tensor, ...]:
+def _unpack(node: Node, axes: Axes, pushed: Array) -> tuple[Tensor, ...]:
     """Return the tangents of the outputs with a derivative, from (S, T, R, O)."""
     frame = node.frame
     tensors = []
@@ -377,7 +294,7 @@ def _unpack(node: Node, axes: _Axes, pushed: Array) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def _columns(site: Site, axes: _Axes, tangents: Sequence[Tensor]) -> tuple[Array, Array]:
+def _columns(site: Site, axes: Axes, tangents: Sequence[Tensor]) -> tuple[Array, Array]:
     """Return tangents as rows (S, T, R, d) and shared columns (S, T, p)."""
     leaves = [leaf for leaf, want in zip(site.frame.leaves, site.wanted, strict=True) if want]
     arrays = []

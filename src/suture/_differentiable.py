@@ -15,10 +15,10 @@ from torch import nn
 
 from suture import _bridge, _tree
 from suture._calls import Caller
-from suture._derivatives import Node
 from suture._frame import BlackBox, Counter
 from suture._holdings import may_hold_tensors, refuse_trainable
 from suture._methods import AbstractMethod, FiniteDifference
+from suture._node import Node
 from suture._types import Interface
 from suture.errors import MethodError
 
@@ -133,7 +133,7 @@ class Differentiable(nn.Module):
         """Return the function, the method and the evaluations per gradient."""
         return (
             f"differentiable({self._box.name}, method={self.method!r}, "
-            f"{self.method.cost} evaluations per gradient)"
+            f"evaluations per gradient: {self.method.cost})"
         )
 
 

@@ -229,7 +229,7 @@ class Site:
         """Return the checks that this gradient relies on and that have not been made."""
         name = self.frame.box.name
         claims: dict[frozenset[Any], Generator[Points, Array, Any]] = {}
-        if self.evaluator.layout.batched and self.evaluator.layout.row_width:
+        if self.evaluator.layout.batched and self.evaluator.layout.row_width and self._has_company:
             batched = self._unchecked(
                 "rows", [leaf.batch_dim is not None for leaf in self.frame.leaves]
             )
@@ -240,6 +240,13 @@ class Site:
             if analytic:
                 claims[analytic] = _claims.check_complex(primals[0], name, self._draw(0))
         return claims
+
+    @property
+    def _has_company(self) -> bool:
+        """Whether rows share a call with displaced rows: one row alone shows nothing."""
+        box = self.frame.box
+        concatenated = not box.vectorized and box.chunk_size != 1
+        return self.evaluator.layout.rows > 1 or concatenated
 
     def _unchecked(self, claim: str, concerned: Sequence[bool]) -> frozenset[Any]:
         """Return what a check would establish: (claim, form, leaf) for each displaced leaf.
@@ -262,7 +269,8 @@ class Site:
             raise MethodError(
                 f"The complex step cannot differentiate `{self.frame.box.name}`: it already works "
                 "with complex numbers.",
-                "The derivative is read from the imaginary part of a result that is real otherwise.",
+                "The derivative is read from the imaginary part of a result that is otherwise "
+                "real.",
                 "Use `FiniteDifference(stencils.CENTRAL)`, or return the real and the imaginary "
                 "part as two real outputs.",
             )

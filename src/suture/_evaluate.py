@@ -7,9 +7,10 @@ private copy, never as a view of anything that is used again, and its result is 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,8 @@ from suture import _complaints, _results
 from suture._frame import Frame
 from suture._layout import Layout, rounded
 from suture._results import Read, host
-from suture._types import Array
-from suture.errors import SutureError
-
-Stack: TypeAlias = Literal["none", "points", "rows"]
-"""How points share a call: each its own, on a new leading axis, or along the batch."""
+from suture._types import Array, Stack
+from suture.errors import BadResult, EvaluationError, SutureError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,7 +155,11 @@ class Evaluator:
                 read.append(leaves)
         values = _concatenate(parts) if parts else np.zeros((0, self.layout.rows, 0))
         if not np.isfinite(values).all():
-            raise _complaints.not_finite(self, batch, values)
+            point = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
+            one = batch.chunk(point, point + 1)
+            raise self._located(
+                _complaints.not_finite(self.frame, values, point, lambda: self._where(one)), one
+            )
         return values, read
 
     def _inputs(
@@ -184,7 +186,8 @@ class Evaluator:
         dtype = self.frame.leaves[i].dtype
         if np.iscomplexobj(array):
             dtype = dtype.to_complex()
-        if not array.flags.c_contiguous:
+        if not array.flags.c_contiguous or np.iscomplexobj(array):
+            # A complex view behind an odd number of real columns is not aligned: a segfault.
             array = array.copy()
         if self.frame.box.interface == "numpy":
             return array if dtype in _DOUBLE else torch.from_numpy(array).to(dtype).numpy()
@@ -211,9 +214,11 @@ class Evaluator:
         except SutureError:
             raise
         except Exception as error:
-            complaint = _complaints.raised(self, chunk, stack, error)
-            again = self.layout.scatter(chunk.rows, chunk.shared) if stack != "rows" else None
-            complaint.point = self.frame.arguments(self._inputs(stack, chunk, again, 0))
+            count = len(chunk.samples)
+            complaint = _complaints.raised(
+                self.frame, stack, count, lambda: self._where(chunk), error
+            )
+            self._located(complaint, chunk)
             raise complaint from error
 
     def _read(self, stack: Stack, chunk: _Batch, result: Any) -> list[Any]:
@@ -230,8 +235,30 @@ class Evaluator:
             frame.outcome = _results.outcome(frame.box.name, leaves, structure, frame.rows)
         else:
             is_complex = np.iscomplexobj(chunk.rows) or np.iscomplexobj(chunk.shared)
-            _complaints.check_form(self, chunk, frame.outcome, leaves, structure, is_complex)
+            try:
+                where = functools.partial(self._where, chunk)
+                _complaints.check_form(frame, leaves, structure, is_complex, where)
+            except BadResult as complaint:
+                raise self._located(complaint, chunk) from None
         return [leaf.array if isinstance(leaf, Read) else leaf for leaf in leaves]
+
+    def _where(self, batch: _Batch) -> str:
+        """Say where the point of a call is."""
+        if len(batch.samples) > 1:
+            return f"in a call of {len(batch.samples)} stacked points"
+        rows = batch.rows[0] - self.rows[batch.samples[0]]
+        shared = batch.shared[0] - self.shared[batch.samples[0]]
+        names = self.frame.names()
+        displaced = [names[i] for i, constant in enumerate(self.constants) if constant is None]
+        return _complaints.describe(self.layout, displaced, rows, shared)
+
+    def _located(self, complaint: EvaluationError, batch: _Batch) -> EvaluationError:
+        """Save the first point of a call with the error: fresh copies, as the function had them."""
+        one = batch.chunk(0, 1)
+        stack: Stack = "points" if self.frame.box.vectorized else "none"
+        arrays = self.layout.scatter(one.rows, one.shared)
+        complaint.point = self.frame.arguments(self._inputs(stack, one, arrays, 0))
+        return complaint
 
     def _unstacked(self, stack: Stack, array: Array, count: int) -> Array:
         if stack == "none":

@@ -78,6 +78,7 @@ class Frame:
         plain: whether the arguments are positional and not nested: a fast path.
         outcome: the form of the result, known after the first evaluation.
         integers: the integer outputs of the forward pass, by position.
+        rule_is_partial: whether the user's rule left some argument to differences.
     """
 
     box: BlackBox
@@ -97,6 +98,7 @@ class Frame:
     plain: bool
     outcome: Outcome | None = None
     integers: dict[int, Array] = dataclasses.field(default_factory=dict)
+    rule_is_partial: bool = False
 
     @property
     def form(self) -> Outcome:

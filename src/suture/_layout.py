@@ -96,7 +96,7 @@ class Layout:
         block = (rows if segment.in_rows else shared)[..., segment.start : segment.stop]
         leaf = segment.leaf
         if leaf.dtype.is_complex and not np.iscomplexobj(block):
-            block = block.view(np.complex128)
+            block = _contiguous(block).view(np.complex128)
         if not segment.in_rows:
             return block.reshape((*block.shape[:-1], *leaf.shape))
         lead = block.shape[:-2]
@@ -132,5 +132,10 @@ def _real(array: Array) -> Array:
     """View complex elements as pairs of real ones, on the last axis or a new one."""
     if not np.iscomplexobj(array):
         return array
-    pairs = np.ascontiguousarray(array)[..., None].view(np.float64)
+    pairs: Array = _contiguous(array)[..., None].view(np.float64)
     return pairs
+
+
+def _contiguous(array: Array) -> Array:
+    """Return an array whose elements can be viewed in another size."""
+    return array if array.flags.c_contiguous else array.copy()

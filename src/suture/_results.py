@@ -206,5 +206,5 @@ def unstore(output: Output, values: Array) -> Array:
     lead = values.shape[:-2]
     block = values[..., output.start : output.stop]
     if output.kind == "complex":
-        block = np.ascontiguousarray(block).view(np.complex128)
+        block = block.copy().view(np.complex128)
     return block.reshape((*lead, *output.shape))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from suture import _results, _tree
+from suture._complaints import summary
 from suture._drive import Site
 from suture._methods import CustomVJP
 from suture._results import Read
@@ -64,7 +65,8 @@ def ask_jvp(site: Site, rule: CustomVJP, rows: Array, shared: Array) -> Array:
     """
     if rule.jvp is None:
         raise TransformError(
-            f"`{site.frame.box.name}` was differentiated in forward mode, but its rule has no `jvp`.",
+            f"`{site.frame.box.name}` was differentiated in forward mode, but its rule has no "
+            "`jvp`.",
             "A vjp alone cannot push a tangent forward.",
             "Pass `CustomVJP(vjp, jvp=…)`, or use reverse mode: `backward()`, `torch.func.vjp`.",
         )
@@ -138,9 +140,8 @@ def _call(site: Site, kind: str, rule: Callable[..., Any], *args: Any) -> Any:
     except SutureError:
         raise
     except Exception as error:
-        text = (str(error).splitlines() or [""])[0][:200]
         raise EvaluationError(
-            f"The `{kind}` of `{site.frame.box.name}` raised {type(error).__name__}: {text}",
+            f"The `{kind}` of `{site.frame.box.name}` raised {summary(error)}",
             "A rule must return the derivative at every point that the forward pass reaches.",
             f"Mend `{kind}`, or return `NotImplemented` for the arguments that it does not know.",
         ) from error

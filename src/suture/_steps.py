@@ -75,6 +75,8 @@ def typical_size(x: Array, axes: tuple[int, ...]) -> Array:
         The scale of each element, real, in the shape of x.
     """
     size = np.abs(x)
+    # NaN and infinity (padding, masks) say nothing about the size of the others.
+    size = np.where(np.isfinite(size), size, 0.0)
     if size.size == 0:
         return size
     largest = size.max(axis=axes, keepdims=True)

@@ -19,3 +19,6 @@ Draw: TypeAlias = Callable[[], np.random.Generator]
 
 Round: TypeAlias = Callable[[Array | None, Array | None], tuple[Array | None, Array | None]]
 """Rounds (rows, shared) to the precision that the black box receives."""
+
+Stack: TypeAlias = Literal["none", "points", "rows"]
+"""How points share a call: each its own, on a new leading axis, or along the batch."""

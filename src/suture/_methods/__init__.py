@@ -11,7 +11,8 @@ from suture._methods._base import (
     contract,
 )
 from suture._methods._custom_vjp import CustomVJP
-from suture._methods._finite_difference import FiniteDifference, unit_length
+from suture._methods._displace import unit_length
+from suture._methods._finite_difference import FiniteDifference
 
 __all__ = [
     "AbstractMethod",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from suture._derivatives import Node
+from suture._node import Node
 from suture.errors import TransformError
 
 _TRACERS = ("ProxyTorchDispatchMode", "FakeTensorMode", "FunctionalTensorMode")
@@ -70,11 +70,11 @@ def _is_legacy_batched(tensor: Tensor) -> bool:
 def batched_linearly(
     function: type[Function],
     node: Node,
-    fixed: Sequence[Tensor],
-    linear: Sequence[Tensor],
+    groups: Sequence[Sequence[Tensor]],
+    which: int,
     direct: Callable[..., tuple[Tensor, ...]] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Apply a Function that is linear in its last tensors, also to legacy batched ones.
+    """Apply a Function that is linear in one group of its tensors, also to legacy batched ones.
 
     The legacy vmap of `is_grads_batched=True` does not know `Function.vmap`. So the Function is
     applied once to all unit vectors (a leading axis of our own), and the batch multiplies what
@@ -83,15 +83,20 @@ def batched_linearly(
     Args:
         function: what to apply.
         node: its first argument.
-        fixed: tensors on which it depends in any way.
-        linear: tensors in which it is linear.
+        groups: its tensors.
+        which: the group in which it is linear.
         direct: what to call instead of `function.apply` where nothing is batched.
     """
+    linear = groups[which]
     if not any(_is_legacy_batched(tensor) for tensor in linear):
-        return (direct or function.apply)(node, *fixed, *linear)
+        return (direct or function.apply)(node, *(t for group in groups for t in group))
     units = _units(linear)
+    lifted = [
+        units if i == which else [tensor.unsqueeze(0) for tensor in group]
+        for i, group in enumerate(groups)
+    ]
     deeper = dataclasses.replace(node, lead=node.lead + 1)
-    columns = function.apply(deeper, *(t.unsqueeze(0) for t in fixed), *units)  # type: ignore[no-untyped-call]
+    columns = function.apply(deeper, *(t for group in lifted for t in group))  # type: ignore[no-untyped-call]
     weights = torch.cat([part for tensor in linear for part in _real_parts(tensor)])
     return tuple(_weighted(weights, column) for column in columns)
 

@@ -1,0 +1,176 @@
+"""Points that are displaced, and how far they really went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from suture._methods._base import Points, Primal
+from suture._stencil import Stencil
+from suture._types import Array
+from suture.errors import MethodError
+
+
+def unit_length(rows: Array, shared: Array) -> Array:
+    """Return the factors (T, R) that bring tangents (T, R, d), (T, p) to length one.
+
+    Rows are independent, so each has its own factor, unless a shared input moves too: then the
+    longest row decides for all. A row whose tangent is zero is left alone.
+    """
+    moves_shared = np.any(shared != 0, axis=-1)[:, None]
+    sizes = np.abs(rows).max(axis=-1, initial=0.0)
+    largest = np.maximum(sizes, np.abs(shared).max(axis=-1, initial=0.0)[:, None])
+    largest = np.where(moves_shared, largest.max(axis=1, keepdims=True, initial=0.0), largest)
+    largest = np.where(largest > 0, largest, 1.0)
+    # Divided by the largest, so that squares neither overflow nor underflow.
+    squares = np.sum((rows / largest[:, :, None]) ** 2, axis=-1)
+    squares = squares + np.sum((shared[:, None] / largest[:, :, None]) ** 2, axis=-1)
+    longest = squares.max(axis=1, keepdims=True, initial=0.0)
+    squares = np.where(moves_shared, longest, squares)
+    factors: Array = 1 / np.sqrt(np.where(squares > 0, squares, 1.0)) / largest
+    return factors
+
+
+def directions_per_block(primal: Primal, nodes: int) -> int:
+    values = len(primal.rows) * primal.outputs
+    per_direction = nodes * (primal.rows.size + primal.shared.size + values)
+    return max(1, primal.room // max(1, per_direction))
+
+
+def blocks(seeds: Array, primal: Primal, nodes: int) -> Iterator[Array]:
+    """Cut the seeds into blocks that fit; unit vectors of rows and of shared inputs apart."""
+    size = directions_per_block(primal, nodes)
+    d = primal.rows.shape[1]
+    parts = [seeds[seeds < d], seeds[seeds >= d]] if seeds.ndim == 1 else [seeds]
+    for part in parts:
+        for start in range(0, len(part), size):
+            yield part[start : start + size]
+
+
+def displace(
+    primal: Primal, rule: Stencil, seeds: Array, unit_rows: Array, unit_shared: Array
+) -> tuple[Points, Array]:
+    """Return the points of K directions, node after node, and what was really taken.
+
+    For unit vectors that is Σ_s w_s (x + δ_s - x) in units of x, (K, R) or (K, 1): the divisor
+    of the quotient. For dense seeds it is the seeds after rounding, (K, n).
+    """
+    nodes = [node for node, _ in rule.moved]
+    d = primal.rows.shape[1]
+    if seeds.ndim == 1:
+        return _displace_columns(primal, rule, seeds, unit_rows, unit_shared)
+    rows = seeds[:, None, :d] * unit_rows
+    shared = seeds[:, d:] * unit_shared
+    points = rounded(
+        Points(
+            along(primal.rows, rows, nodes) if d else None,
+            along(primal.shared, shared, nodes) if primal.shared.size else None,
+        ),
+        primal,
+    )
+    if len(primal.rows) != 1 or points.rows is None or primal.shared.size:
+        # Rounding differs from row to row; it is far below the error of random directions.
+        return points, seeds
+    taken = _moment(rule, points.rows, primal.rows)[:, 0] / unit_rows[0]
+    return points, np.where(np.isfinite(taken), taken, seeds)
+
+
+def _displace_columns(
+    primal: Primal, rule: Stencil, seeds: Array, unit_rows: Array, unit_shared: Array
+) -> tuple[Points, Array]:
+    d = primal.rows.shape[1]
+    in_rows = bool(seeds[0] < d)
+    base, unit = (primal.rows, unit_rows) if in_rows else (primal.shared[None], unit_shared[None])
+    columns = seeds if in_rows else seeds - d
+    nodes = [node for node, _ in rule.moved]
+    k, s, each = len(seeds), len(nodes), np.arange(len(seeds))
+    moved = np.empty((k, s, *base.shape), np.complex128 if rule.is_complex else np.float64)
+    moved[...] = base
+    displaced = base[:, columns].T[:, None] + np.multiply.outer(nodes, unit[:, columns].T).swapaxes(
+        0, 1
+    )
+    moved[each, :, :, columns] = displaced
+    flat = moved.reshape(k * s, *base.shape)
+    points = Points(flat, None) if in_rows else Points(None, flat[:, 0])
+    if primal.round is not None:
+        points = rounded(points, primal)
+        exact = points.rows if points.rows is not None else points.shared
+        assert exact is not None  # the block displaces one of the two
+        displaced = exact.reshape(k, s, *base.shape)[each, :, :, columns]
+    weights = np.array([weight for _, weight in rule.moved])
+    taken = np.real(np.einsum("s,ksr->kr", weights, displaced - base[:, columns].T[:, None]))
+    # Where x is NaN or infinite it cannot be displaced, and what f does not read has slope zero.
+    taken[~np.isfinite(taken)] = 1.0
+    _check_moved(taken, unit[:, columns].T)
+    return points, taken
+
+
+def _check_moved(taken: Array, wanted: Array) -> None:
+    if np.all(taken != 0):
+        return
+    lost = float(wanted[taken == 0][0])
+    raise MethodError(
+        f"A displacement of {lost:.3g} does not change an input.",
+        "It is lost in the rounding of the precision that the black box receives.",
+        "Give a larger `step=` to the method, or a larger `scale=` to `differentiable`.",
+    )
+
+
+def along(base: Array, moves: Array, nodes: list[complex]) -> Array:
+    """Return base + t·move for K moves and every node t, (K·s, …)."""
+    points = base + np.multiply.outer(nodes, moves).swapaxes(0, 1)
+    return points.reshape(-1, *base.shape)
+
+
+def rounded(points: Points, primal: Primal) -> Points:
+    return points if primal.round is None else Points(*primal.round(points.rows, points.shared))
+
+
+def _moment(rule: Stencil, points: Array, base: Array) -> Array:
+    """Return Σ_s w_s (point_s - x), (K, …): the displacement that the quotient divides by."""
+    weights = np.array([weight for _, weight in rule.moved])
+    displacements = points.reshape(-1, len(weights), *base.shape) - base
+    return np.real(np.tensordot(weights, displacements, axes=(0, 1)))
+
+
+def fraction_taken(
+    rule: Stencil,
+    points: Points,
+    primal: Primal,
+    moves: tuple[Array, Array],
+    units: tuple[Array, Array],
+) -> Array:
+    """Return how much of each move was really taken, (T, R); 1 but for rounding.
+
+    The displacement after rounding, projected on the move, with lengths in units of the step.
+    """
+    shape = moves[0].shape[:2]
+    taken, whole = np.zeros(shape), np.zeros(shape)
+    if points.rows is not None:
+        weight = moves[0] / units[0] ** 2
+        moment = _moment(rule, points.rows, primal.rows)
+        taken += np.sum(np.where(np.isfinite(moment), moment, moves[0]) * weight, axis=-1)
+        whole += np.sum(moves[0] * weight, axis=-1)
+    if points.shared is not None:
+        weight = moves[1] / units[1] ** 2
+        taken += np.sum(_moment(rule, points.shared, primal.shared) * weight, axis=-1)[:, None]
+        whole += np.sum(moves[1] * weight, axis=-1)[:, None]
+    still = whole == 0
+    if np.any((taken == 0) & ~still):
+        _check_moved(np.zeros(1), np.array([float(np.min(units[0], initial=np.inf))]))
+    fraction: Array = np.where(still, 1.0, taken / np.where(still, 1.0, whole))
+    return fraction
+
+
+def combine(rule: Stencil, values: Array, base: Array | None) -> Array:
+    """Return Re Σ_s w_s f_s, (K, R, O); `values` (K·s, R, O) may be overwritten."""
+    weights = [weight for _, weight in rule.moved]
+    split = values.reshape(-1, len(weights), *values.shape[1:])
+    total = split[:, 0] if weights[0] == 1 else weights[0] * split[:, 0]
+    for s, weight in enumerate(weights[1:], start=1):
+        total += weight * split[:, s]
+    total = np.real(total)
+    if rule.base_weight and base is not None:
+        total += base if rule.base_weight == 1 else rule.base_weight * base
+    return total
