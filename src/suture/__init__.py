@@ -1,7 +1,5 @@
 """Suture: functions that PyTorch cannot differentiate, trainable inside PyTorch models."""
 
-from __future__ import annotations
-
 from suture import directions, errors, stencils
 from suture._differentiable import Differentiable, differentiable
 from suture._methods import AbstractMethod, CustomVJP, FiniteDifference

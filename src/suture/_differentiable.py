@@ -15,6 +15,7 @@ from torch import nn
 
 from suture import _bridge, _tree
 from suture._calls import Caller
+from suture._compile import uncompiled
 from suture._frame import BlackBox, Counter
 from suture._holdings import may_hold_tensors, refuse_trainable
 from suture._methods import AbstractMethod, FiniteDifference
@@ -39,11 +40,14 @@ class Differentiable(nn.Module):
     def __init__(self, box: BlackBox, method: AbstractMethod, caller: Caller, seed: int | None):
         """Take what `differentiable` has checked."""
         super().__init__()
+        self._set(method, caller, seed)
+        self._wrap(box, Counter(), _signature(box.fn))
+
+    def _set(self, method: AbstractMethod, caller: Caller, seed: int | None) -> None:
         self.method = method
         self._caller, self._seed = caller, seed
         # Of a decorated method, each instance has its own counter, as long as it lives.
         self._counters: dict[int, tuple[weakref.ref[Any], Counter]] = {}
-        self._wrap(box, Counter(), _signature(box.fn))
 
     def _wrap(self, box: BlackBox, counter: Counter, signature: inspect.Signature | None) -> None:
         self._box, self._counter, self._signature = box, counter, signature
@@ -62,6 +66,7 @@ class Differentiable(nn.Module):
         """How many points have been evaluated, those of forward passes included."""
         return self._counter.evaluations
 
+    @uncompiled
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the black box returns, as a part of torch's graph.
 
@@ -97,17 +102,13 @@ class Differentiable(nn.Module):
             _tree.unflatten(leaves, form.structure) if len(leaves) > 1 or form.nested else leaves[0]
         )
 
-    # Under torch.compile this makes a graph break, without which compile(func.grad) and
-    # compile(func.jvp) return zeros. `torch.compiler.disable` does the same, but imports
-    # torch._dynamo for it: 1.6 s.
-    forward._torchdynamo_disable = True  # type: ignore[attr-defined]
-
     def __get__(self, instance: Any, owner: type | None = None) -> Differentiable:
         """Bind a decorated method to its instance, as a function would be bound."""
         if instance is None or not isinstance(self._box.fn, FunctionType):
             return self
         bound = object.__new__(Differentiable)
-        bound.__dict__.update(self.__dict__)
+        nn.Module.__init__(bound)
+        bound._set(self.method, self._caller, self._seed)
         box = dataclasses.replace(self._box, fn=MethodType(self._box.fn, instance))
         bound._wrap(box, self._counter_of(instance), _without_self(self._signature))
         return bound

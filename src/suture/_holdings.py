@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from types import FunctionType, MethodType
@@ -50,7 +49,7 @@ def refuse_opaque(leaf: Any, name: str, place: str) -> None:
     """
     if isinstance(leaf, str | bytes | bool | int | float | complex | type(None)):
         return
-    if next(_trainable(leaf, "", 2), None) is not None:
+    if next(_trainable(leaf, "", _DEPTH), None) is not None:
         raise MethodError(
             f"`{name}` was given {place} of type {type(leaf).__name__}, which holds a tensor that "
             "requires grad.",
@@ -91,10 +90,10 @@ def _inside(held: Any) -> Iterator[tuple[Any, str]]:
     elif isinstance(held, tuple | list | dict | set | frozenset):
         leaves = list(held) if isinstance(held, set | frozenset) else _tree.flatten(held)[0]
         yield from ((leaf, "") for leaf in leaves)
-    elif dataclasses.is_dataclass(held) or (
-        hasattr(held, "__dict__") and not isinstance(held, type)
-    ):
-        yield from ((value, f": its attribute `{key}`") for key, value in vars(held).items())
+    elif not isinstance(held, type):
+        slots = [name for kind in type(held).__mro__ for name in getattr(kind, "__slots__", ())]
+        names = [name for name in [*slots, *getattr(held, "__dict__", ())] if hasattr(held, name)]
+        yield from ((getattr(held, name), f", as `{name}`") for name in names)
 
 
 def _in_function(fn: FunctionType) -> Iterator[tuple[Any, str]]:

@@ -96,7 +96,9 @@ class Layout:
         block = (rows if segment.in_rows else shared)[..., segment.start : segment.stop]
         leaf = segment.leaf
         if leaf.dtype.is_complex and not np.iscomplexobj(block):
-            block = _contiguous(block).view(np.complex128)
+            # A copy: torch needs complex numbers aligned to 16 bytes, and crashes on a view
+            # behind an odd number of real columns.
+            block = block.copy().view(np.complex128)
         if not segment.in_rows:
             return block.reshape((*block.shape[:-1], *leaf.shape))
         lead = block.shape[:-2]

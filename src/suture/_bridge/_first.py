@@ -26,6 +26,7 @@ from suture._bridge._base import (
 )
 from suture._bridge._guards import batched_linearly, needed, refuse_tracing
 from suture._bridge._second import PullbackAlong, PushforwardAlong
+from suture._compile import uncompiled
 from suture._node import Node
 
 
@@ -62,6 +63,7 @@ class Call(Stacked):
         ctx.save_for_forward(*leaves, output[-1])
 
     @staticmethod
+    @uncompiled
     def backward(ctx: Any, *cotangents: Maybe) -> tuple[Maybe, ...]:
         """Pull back."""
         *leaves, raw = ctx.saved_tensors
@@ -101,6 +103,7 @@ class Pullback(Derivative):
         return _derivatives.pullback(node, leaves, raw, cotangents)
 
     @staticmethod
+    @uncompiled
     def backward(ctx: Any, *tangents: Maybe) -> tuple[Maybe, ...]:
         """Differentiate uᵀJᵀc: by x it is the derivative of Jᵀc along u, by c it is Ĵu."""
         node, at, given = ctx.node, len(ctx.node.frame.leaves), given_of(tangents)
@@ -150,6 +153,7 @@ class Pushforward(Derivative):
         return _derivatives.pushforward(node, leaves, raw, tangents)
 
     @staticmethod
+    @uncompiled
     def backward(ctx: Any, *cotangents: Maybe) -> tuple[Maybe, ...]:
         """Differentiate cᵀJv: by x it is the derivative of Jᵀc along v, by v it is Jᵀc."""
         node, at, given = ctx.node, len(ctx.node.frame.leaves), given_of(cotangents)

@@ -20,6 +20,7 @@ from suture._bridge._base import (
     total,
 )
 from suture._bridge._guards import batched_linearly, needed
+from suture._compile import uncompiled
 from suture._node import Node
 from suture.errors import TransformError
 
@@ -39,6 +40,7 @@ class PullbackAlong(Derivative):
         return _derivatives.pullback_along(node, leaves, cotangents, tangents)
 
     @staticmethod
+    @uncompiled
     def backward(ctx: Any, *seconds: Maybe) -> tuple[Maybe, ...]:
         """Differentiate by c and by u, in which it is linear: second derivatives again."""
         node, at, given = ctx.node, len(ctx.node.frame.leaves), given_of(seconds)
@@ -90,6 +92,7 @@ class PushforwardAlong(Derivative):
         return _derivatives.pushforward_along(node, leaves, tangents, seconds)
 
     @staticmethod
+    @uncompiled
     def backward(ctx: Any, *cotangents: Maybe) -> tuple[Maybe, ...]:
         """Differentiate by v and by w, in which it is linear: second derivatives again."""
         node, at, given = ctx.node, len(ctx.node.frame.leaves), given_of(cotangents)

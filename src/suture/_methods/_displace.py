@@ -99,7 +99,8 @@ def _displace_columns(
         assert exact is not None  # the block displaces one of the two
         displaced = exact.reshape(k, s, *base.shape)[each, :, :, columns]
     weights = np.array([weight for _, weight in rule.moved])
-    taken = np.real(np.einsum("s,ksr->kr", weights, displaced - base[:, columns].T[:, None]))
+    with np.errstate(invalid="ignore"):  # infinity minus infinity, see below
+        taken = np.real(np.einsum("s,ksr->kr", weights, displaced - base[:, columns].T[:, None]))
     # Where x is NaN or infinite it cannot be displaced, and what f does not read has slope zero.
     taken[~np.isfinite(taken)] = 1.0
     _check_moved(taken, unit[:, columns].T)
@@ -130,7 +131,8 @@ def rounded(points: Points, primal: Primal) -> Points:
 def _moment(rule: Stencil, points: Array, base: Array) -> Array:
     """Return Σ_s w_s (point_s - x), (K, …): the displacement that the quotient divides by."""
     weights = np.array([weight for _, weight in rule.moved])
-    displacements = points.reshape(-1, len(weights), *base.shape) - base
+    with np.errstate(invalid="ignore"):  # infinity minus infinity: the caller looks for NaN
+        displacements = points.reshape(-1, len(weights), *base.shape) - base
     return np.real(np.tensordot(weights, displacements, axes=(0, 1)))
 
 
