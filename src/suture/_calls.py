@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from suture import _tree
-from suture._frame import BlackBox, Counter, Frame, promoted, training_modes
+from suture._frame import (
+    BlackBox,
+    Counter,
+    Frame,
+    default_device,
+    promoted,
+    training_modes,
+)
 from suture._holdings import refuse_opaque
 from suture._layout import Leaf
 from suture._results import host
@@ -79,7 +86,7 @@ class Caller:
             dtype=promoted(tensors),
             noise=max((torch.finfo(dtype).eps for dtype in floats), default=_DOUBLE_NOISE),
             ambient_dtype=torch.get_default_dtype(),
-            ambient_device=torch.get_default_device(),
+            ambient_device=default_device(),
             modes=training_modes(box.fn),
             plain=plain,
         )

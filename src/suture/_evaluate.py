@@ -90,12 +90,11 @@ class Evaluator:
         values = []
         everything = np.arange(self.samples)
         for batch in self._together(everything) if vectorized else everything[:, None]:
-            part, leaves = self._run("points" if vectorized else "none", self._no_points(batch))
+            part, found = self._run("points" if vectorized else "none", self._no_points(batch))
             values.append(part)
-            for i, output in enumerate(self.frame.form.outputs):
-                if output.kind == "integer":
-                    integers.setdefault(i, []).append(np.concatenate([each[i] for each in leaves]))
-        return np.concatenate(values), {i: np.concatenate(v) for i, v in integers.items()}
+            for i, arrays in found.items():
+                integers.setdefault(i, []).extend(arrays)
+        return _concatenate(values), {i: np.concatenate(v) for i, v in integers.items()}
 
     def evaluate(self, requests: Sequence[Request]) -> list[Array]:
         """Return the values (P, R, O) of each request; points that can share a call do."""
@@ -115,7 +114,7 @@ class Evaluator:
         """Sort requests into those that share calls."""
         groups: dict[tuple[Stack, int, bool], list[int]] = {}
         for i, request in enumerate(requests):
-            is_complex = np.iscomplexobj(request.rows) or np.iscomplexobj(request.shared)
+            is_complex = request.rows.dtype == np.complex128
             if self.frame.box.vectorized:
                 sample = request.sample if self._has_integers() else -1
                 key: tuple[Stack, int, bool] = ("points", sample, is_complex)
@@ -139,28 +138,34 @@ class Evaluator:
     def _no_points(self, samples: Array) -> _Batch:
         return _Batch(self.rows[samples], self.shared[samples], samples)
 
-    def _run(self, stack: Stack, batch: _Batch) -> tuple[Array, list[list[Any]]]:
-        """Evaluate all points of a batch, in as few calls as its stack and chunk size allow."""
+    def _run(self, stack: Stack, batch: _Batch) -> tuple[Array, dict[int, list[Array]]]:
+        """Evaluate all points of a batch, in as few calls as its stack and chunk size allow.
+
+        Returns:
+            The values (P, R, O), and the integer outputs of each call by their position.
+        """
         count = len(batch.samples)
         size = 1 if stack == "none" else self.frame.box.chunk_size or max(count, 1)
-        parts, read = [], []
+        values = np.zeros((count, self.layout.rows, 0))
+        integers: dict[int, list[Array]] = {}
         with self.frame.restored():
             arrays = None if stack == "rows" else self.layout.scatter(batch.rows, batch.shared)
             for start in range(0, count, size):
-                chunk = batch.chunk(start, start + size)
-                inputs = self._inputs(stack, chunk, arrays, start)
-                result = self._call(stack, chunk, inputs)
+                chunk = batch if size >= count else batch.chunk(start, start + size)
+                result = self._call(stack, chunk, self._inputs(stack, chunk, arrays, start))
                 leaves = self._read(stack, chunk, result)
-                parts.append(self._values(chunk, leaves))
-                read.append(leaves)
-        values = _concatenate(parts) if parts else np.zeros((0, self.layout.rows, 0))
+                form = self.frame.form
+                if start == 0:
+                    kind = np.complex128 if batch.is_complex else np.float64
+                    values = np.empty((count, self.layout.rows, form.width), kind)
+                _results.store(form.outputs, leaves, values[start : start + size], integers)
         if not np.isfinite(values).all():
             point = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
             one = batch.chunk(point, point + 1)
             raise self._located(
                 _complaints.not_finite(self.frame, values, point, lambda: self._where(one)), one
             )
-        return values, read
+        return values, integers
 
     def _inputs(
         self, stack: Stack, chunk: _Batch, arrays: list[Array] | None, start: int
@@ -184,27 +189,32 @@ class Evaluator:
 
     def _displaced(self, i: int, array: Array) -> Any:
         dtype = self.frame.leaves[i].dtype
-        if np.iscomplexobj(array):
+        if array.dtype == np.complex128:
             dtype = dtype.to_complex()
-        if not array.flags.c_contiguous or np.iscomplexobj(array):
-            # A complex view behind an odd number of real columns is not aligned: a segfault.
+        if not array.flags.c_contiguous:
             array = array.copy()
         if self.frame.box.interface == "numpy":
             return array if dtype in _DOUBLE else torch.from_numpy(array).to(dtype).numpy()
-        return torch.from_numpy(array).to(self.devices[i], dtype)
+        tensor = torch.from_numpy(array)
+        device = self.devices[i]
+        # `to` costs 3 µs even where there is nothing to do.
+        return tensor if dtype in _DOUBLE and device == _CPU else tensor.to(device, dtype)
 
     def _constant(self, i: int, constant: Tensor, stack: Stack, samples: Array) -> Any:
         leaf = self.frame.leaves[i]
-        if stack == "points" and _is_stacked(constant):
-            own = constant[samples] if self.samples > 1 else constant[0].clone()
-            own = own if self.samples > 1 else own.expand(len(samples), *leaf.shape)
-        elif stack == "rows" and leaf.batch_dim is not None:
+        own = constant[samples if stack == "points" and self.samples > 1 else samples[0]]
+        if stack == "rows" and leaf.batch_dim is not None:
             repeats = [1] * len(leaf.shape)
             repeats[leaf.batch_dim] = len(samples)
-            own = constant[samples[0]].repeat(repeats)
+            own = own.repeat(repeats)
         else:
-            own = constant[samples[0]].clone()
-        return host(own) if self.frame.box.interface == "numpy" else own
+            own = own.clone()
+        array = host(own) if self.frame.box.interface == "numpy" else None
+        if stack != "points" or self.samples > 1 or not _is_stacked(constant):
+            return own if array is None else array
+        # Expanded, not repeated: a function that writes into it gets an error.
+        shape = (len(samples), *leaf.shape)
+        return own.expand(shape) if array is None else np.broadcast_to(array, shape)
 
     def _call(self, stack: Stack, chunk: _Batch, inputs: list[Any]) -> Any:
         args, kwargs = self.frame.arguments(inputs)
@@ -223,21 +233,24 @@ class Evaluator:
 
     def _read(self, stack: Stack, chunk: _Batch, result: Any) -> list[Any]:
         """Return the leaves of a result, numeric ones as arrays (P, *shape), and check them."""
-        frame, count = self.frame, len(chunk.samples)
+        frame = self.frame
+        lone = None if frame.outcome is None else frame.outcome.lone
+        if stack == "none" and lone is not None and _results.is_alike(result, lone):
+            return [_results.quick(result)[None]]
         leaves, structure = _results.read(frame.box.name, result)
         leaves = [
-            dataclasses.replace(leaf, array=self._unstacked(stack, leaf.array, count))
+            Read(self._unstacked(stack, leaf.array, len(chunk.samples)), leaf.dtype)
             if isinstance(leaf, Read)
             else leaf
             for leaf in leaves
         ]
         if frame.outcome is None:
             frame.outcome = _results.outcome(frame.box.name, leaves, structure, frame.rows)
+            frame.outcome.remember(result, stack)
         else:
-            is_complex = np.iscomplexobj(chunk.rows) or np.iscomplexobj(chunk.shared)
             try:
                 where = functools.partial(self._where, chunk)
-                _complaints.check_form(frame, leaves, structure, is_complex, where)
+                _complaints.check_form(frame, leaves, structure, chunk.is_complex, where)
             except BadResult as complaint:
                 raise self._located(complaint, chunk) from None
         return [leaf.array if isinstance(leaf, Read) else leaf for leaf in leaves]
@@ -269,15 +282,6 @@ class Evaluator:
             raise _complaints.not_stacked(self.frame, array.shape, count, rows)
         return array if rows is None else array.reshape(count, rows, *array.shape[1:])
 
-    def _values(self, chunk: _Batch, leaves: list[Any]) -> Array:
-        is_complex = np.iscomplexobj(chunk.rows) or np.iscomplexobj(chunk.shared)
-        values = np.empty(
-            (len(chunk.samples), self.layout.rows, self.frame.form.width),
-            np.complex128 if is_complex else np.float64,
-        )
-        _results.store(self.frame.form.outputs, leaves, values)
-        return values
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Batch:
@@ -287,10 +291,17 @@ class _Batch:
     shared: Array
     samples: Array
 
+    @property
+    def is_complex(self) -> bool:
+        """Whether the points are complex."""
+        return self.rows.dtype == np.complex128 or self.shared.dtype == np.complex128
+
     def chunk(self, start: int, stop: int) -> _Batch:
+        """Return some of the points."""
         return _Batch(self.rows[start:stop], self.shared[start:stop], self.samples[start:stop])
 
 
+_CPU = torch.device("cpu")
 _DOUBLE = (torch.float64, torch.complex128)
 
 

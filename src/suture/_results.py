@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from suture import _tree
-from suture._types import Array
+from suture._types import Array, Stack
 from suture.errors import BadResult
 
 Kind: TypeAlias = Literal["real", "complex", "integer", "other"]
@@ -42,7 +42,7 @@ class Output:
         return self.kind in ("real", "complex")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Outcome:
     """The form of the result, fixed by the forward call.
 
@@ -51,12 +51,23 @@ class Outcome:
         outputs: its leaves.
         width: the number O of real numbers in a row.
         others: the values of the leaves that are passed through, by position.
+        lone: type, dtype and shape of a result that is one real tensor, array or number; what
+            is alike need not be checked again.
     """
 
     structure: _tree.Structure
     outputs: tuple[Output, ...]
     width: int
     others: dict[int, Any]
+    lone: tuple[Any, ...] | None = None
+
+    def remember(self, result: Any, stack: Stack) -> None:
+        """Note the first result, if it is one real leaf of a call with one point."""
+        if stack == "none" and not self.nested and self.outputs[0].kind == "real":
+            if type(result) in (Tensor, np.ndarray):
+                self.lone = (type(result), result.dtype, result.shape)
+            elif type(result) is float:
+                self.lone = (float, None, None)
 
     @property
     def tensors(self) -> list[Output]:
@@ -81,16 +92,30 @@ def read(name: str, result: Any) -> tuple[list[Any], _tree.Structure]:
     Raises:
         BadResult: for strings alone, objects, and arrays of them.
     """
+    if type(result) in (Tensor, np.ndarray, float):
+        return [read_leaf(name, result)], _tree.LEAF
     leaves, structure = _tree.flatten(result)
     return [read_leaf(name, leaf) for leaf in leaves], structure
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """A numeric leaf: a NumPy array (not a copy), and the dtype that came out."""
 
     array: Array
     dtype: torch.dtype
+
+
+def is_alike(result: Any, lone: tuple[Any, ...]) -> bool:
+    """Whether a result has type, dtype and shape of the first one."""
+    kind, dtype, shape = lone
+    if type(result) is not kind:
+        return False
+    return kind is float or (result.dtype == dtype and result.shape == shape)
+
+
+def quick(result: Any) -> Array:
+    """Return a tensor, an array or a number as an array."""
+    return host(result) if type(result) is Tensor else np.asarray(result)
 
 
 def read_leaf(name: str, leaf: Any) -> Any:
@@ -130,7 +155,9 @@ def _torch_dtype(array: Array) -> torch.dtype:
 
 def host(tensor: Tensor) -> Array:
     """Return a tensor's numbers as an array on the host, a view where that is possible."""
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu()
+    plain = tensor.detach()
+    if plain.device.type != "cpu" or plain.is_conj() or plain.is_neg():
+        plain = plain.cpu().resolve_conj().resolve_neg()
     # NumPy has no bfloat16; float32 holds its numbers exactly.
     return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
 
@@ -189,16 +216,22 @@ def _output(name: str, leaf: Any, start: int, rows: int | None) -> Output:
     return Output("integer", shape, leaf.dtype, start, start)
 
 
-def store(outputs: Sequence[Output], leaves: Sequence[Any], values: Array) -> None:
-    """Copy the numbers of P results, each (P, …), into values (P, R, O)."""
+def store(
+    outputs: Sequence[Output],
+    leaves: Sequence[Any],
+    values: Array,
+    integers: dict[int, list[Array]],
+) -> None:
+    """Copy the numbers of P results, each (P, …), into values (P, R, O) and `integers`."""
     points, rows = values.shape[:2]
-    for output, array in zip(outputs, leaves, strict=True):
-        if not output.has_derivative:
-            continue
-        target = values[..., output.start : output.stop]
-        if output.kind == "complex" and not np.iscomplexobj(values):
-            array = np.ascontiguousarray(array, dtype=np.complex128)[..., None].view(np.float64)
-        target[...] = array.reshape(points, rows, output.stop - output.start)
+    for i, (output, array) in enumerate(zip(outputs, leaves, strict=True)):
+        if output.kind == "integer":
+            integers.setdefault(i, []).append(array.copy())
+        elif output.kind != "other":
+            if output.kind == "complex" and not np.iscomplexobj(values):
+                array = np.ascontiguousarray(array, dtype=np.complex128)[..., None].view(np.float64)
+            width = output.stop - output.start
+            values[..., output.start : output.stop] = array.reshape(points, rows, width)
 
 
 def unstore(output: Output, values: Array) -> Array:

@@ -75,14 +75,18 @@ def typical_size(x: Array, axes: tuple[int, ...]) -> Array:
         The scale of each element, real, in the shape of x.
     """
     size = np.abs(x)
-    # NaN and infinity (padding, masks) say nothing about the size of the others.
-    size = np.where(np.isfinite(size), size, 0.0)
     if size.size == 0:
         return size
     largest = size.max(axis=axes, keepdims=True)
+    if not np.isfinite(largest).all():
+        # NaN and infinity (padding, masks) say nothing about the size of the others.
+        size = np.where(np.isfinite(size), size, 0.0)
+        largest = size.max(axis=axes, keepdims=True)
+    largest[largest == 0] = 1.0
     # Divided by the largest, so that squares neither overflow nor underflow.
-    unit = size / np.where(largest > 0, largest, 1.0)
-    rms = largest * np.sqrt(np.mean(unit * unit, axis=axes, keepdims=True))
+    unit = size / largest
+    count = x.size // largest.size
+    rms = largest * np.sqrt(np.sum(unit * unit, axis=axes, keepdims=True) / count)
     scale: Array = np.maximum(size, rms)
     scale[scale == 0] = 1.0
     return scale

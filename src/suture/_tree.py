@@ -14,6 +14,10 @@ from suture.errors import MethodError
 Structure: TypeAlias = pytree.TreeSpec
 
 
+LEAF: Structure = pytree.tree_structure(0)
+"""The structure of one leaf by itself."""
+
+
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
     """Return the leaves of `tree` and its structure."""
     return pytree.tree_flatten(tree)
