@@ -90,12 +90,10 @@ def _slope(
 ) -> Generator[Points, Array, Array]:
     """Return the slopes (R, O) along one direction, in units of the scale."""
     step = _steps.first_order(rule, primal.noise)
-    nodes = np.array([node for node, _ in rule.moved])
-    weights = np.array([weight for _, weight in rule.moved])
-    moves = step * nodes
+    moves = step * rule.moved_nodes
     values = yield Points(
         primal.rows + np.multiply.outer(moves, rows * primal.scale_rows),
         primal.shared + np.multiply.outer(moves, shared * primal.scale_shared),
     )
-    slopes: Array = np.real(np.tensordot(weights, values, axes=(0, 0))) / step
+    slopes: Array = np.real(np.tensordot(rule.moved_weights, values, axes=(0, 0))) / step
     return slopes

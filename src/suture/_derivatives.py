@@ -169,8 +169,8 @@ def _gradients(site: Site, cotangents: Array, node: Node | None) -> list[Array]:
         found = site.linearize([_Contraction(c) for c in cotangents])
     layout = site.evaluator.layout
     columns = [linearization.gradients(layout.row_width) for linearization in found]
-    rows = np.stack([rows for rows, _ in columns])
-    return layout.scatter(rows, np.stack([shared for _, shared in columns]))
+    rows, shared = (np.stack(parts) for parts in zip(*columns, strict=True))
+    return layout.scatter(rows, shared)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def _push(site: Site, rows: Array, shared: Array) -> Array:
 
 
 def _displaced(
-    node: Node, leaves: Sequence[Tensor], first: torch.Size, tangents: Sequence[Tensor]
+    node: Node, leaves: Sequence[Tensor], first: tuple[int, ...], tangents: Sequence[Tensor]
 ) -> tuple[Any, Array] | None:
     """Displace the leaves by ± a tangent.
 

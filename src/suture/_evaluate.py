@@ -18,7 +18,7 @@ from torch import Tensor
 
 from suture import _complaints, _results
 from suture._frame import Frame
-from suture._layout import Layout, rounded
+from suture._layout import layout_of, rounded
 from suture._results import Read, host
 from suture._types import Array, Stack
 from suture.errors import BadResult, EvaluationError, SutureError
@@ -68,8 +68,8 @@ class Evaluator:
                 self.constants.append(None)
             else:
                 self.constants.append(tensor.detach().to(leaf.dtype).reshape(shape))
-        displaced = [leaf for leaf, want in zip(frame.leaves, wanted, strict=True) if want]
-        self.layout = Layout(displaced, frame.rows)
+        displaced = (leaf for leaf, want in zip(frame.leaves, wanted, strict=True) if want)
+        self.layout = layout_of(tuple(displaced), frame.rows)
         self.rows, self.shared = self.layout.gather(self.arrays, (self.samples,))
 
     def arguments(self, sample: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

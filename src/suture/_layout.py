@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from math import prod
 
@@ -42,6 +43,12 @@ class _Segment:
     in_rows: bool
     start: int
     stop: int
+
+
+@functools.lru_cache(maxsize=256)
+def layout_of(leaves: tuple[Leaf, ...], rows: int | None) -> Layout:
+    """Return the layout of these leaves; training asks for the same one at every step."""
+    return Layout(leaves, rows)
 
 
 class Layout:

@@ -17,8 +17,12 @@ from __future__ import annotations
 
 import cmath
 import dataclasses
+import functools
 from math import factorial, prod
 
+import numpy as np
+
+from suture._types import Array
 from suture.errors import MethodError
 
 # Rounding in the sums below is a few units of 2^-52; a wrong table is off by far more.
@@ -77,17 +81,22 @@ class Stencil:
         """Whether constants have slope zero, along any direction."""
         return abs(complex(sum(self.weights)).real) < _TOLERANCE
 
-    @property
+    @functools.cached_property
     def is_complex(self) -> bool:
         """Whether the function is evaluated at complex inputs."""
         return any(isinstance(node, complex) for node in self.nodes)
 
-    @property
-    def moved(self) -> tuple[tuple[complex, complex], ...]:
-        """(node, weight) for every node that has to be evaluated: all but node 0."""
-        return tuple((t, w) for t, w in zip(self.nodes, self.weights, strict=True) if t != 0)
+    @functools.cached_property
+    def moved_nodes(self) -> Array:
+        """The nodes that have to be evaluated, (s,): all but node 0."""
+        return np.array([t for t in self.nodes if t != 0])
 
-    @property
+    @functools.cached_property
+    def moved_weights(self) -> Array:
+        """Their weights, (s,)."""
+        return np.array([w for t, w in zip(self.nodes, self.weights, strict=True) if t != 0])
+
+    @functools.cached_property
     def base_weight(self) -> float:
         """The weight of f(x), 0 where the rule does not use it."""
         return float(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,6 +87,10 @@ class Call(Stacked):
         node = dataclasses.replace(ctx.node, inputs=positions_of(tangents))
         pushed = batched_linearly(Pushforward, node, [[*leaves, raw], given_of(tangents)], 1)
         return (*spread(pushed, differentiable(node)), None)
+
+
+# `apply` binds its arguments to the signature of `forward`, and looks it up anew each time: 10 µs.
+Call.forward.__signature__ = inspect.signature(Call.forward)  # type: ignore[attr-defined]
 
 
 class Pullback(Derivative):

@@ -56,7 +56,7 @@ def displace(
     For unit vectors that is Σ_s w_s (x + δ_s - x) in units of x, (K, R) or (K, 1): the divisor
     of the quotient. For dense seeds it is the seeds after rounding, (K, n).
     """
-    nodes = [node for node, _ in rule.moved]
+    nodes = rule.moved_nodes
     d = primal.rows.shape[1]
     if seeds.ndim == 1:
         return _displace_columns(primal, rule, seeds, unit_rows, unit_shared)
@@ -83,13 +83,12 @@ def _displace_columns(
     in_rows = bool(seeds[0] < d)
     base, unit = (primal.rows, unit_rows) if in_rows else (primal.shared[None], unit_shared[None])
     columns = seeds if in_rows else seeds - d
-    nodes = [node for node, _ in rule.moved]
+    nodes, weights = rule.moved_nodes, rule.moved_weights
     k, s, each = len(seeds), len(nodes), np.arange(len(seeds))
     moved = np.empty((k, s, *base.shape), np.complex128 if rule.is_complex else np.float64)
     moved[...] = base
-    displaced = base[:, columns].T[:, None] + np.multiply.outer(nodes, unit[:, columns].T).swapaxes(
-        0, 1
-    )
+    here = base[:, columns].T[:, None]  # (K, 1, R)
+    displaced = here + nodes[:, None] * unit[:, columns].T[:, None]  # (K, s, R)
     moved[each, :, :, columns] = displaced
     flat = moved.reshape(k * s, *base.shape)
     points = Points(flat, None) if in_rows else Points(None, flat[:, 0])
@@ -98,17 +97,16 @@ def _displace_columns(
         exact = points.rows if points.rows is not None else points.shared
         assert exact is not None  # the block displaces one of the two
         displaced = exact.reshape(k, s, *base.shape)[each, :, :, columns]
-    weights = np.array([weight for _, weight in rule.moved])
     with np.errstate(invalid="ignore"):  # infinity minus infinity, see below
-        taken = np.real(np.einsum("s,ksr->kr", weights, displaced - base[:, columns].T[:, None]))
+        taken = np.real(weights @ (displaced - here))
     # Where x is NaN or infinite it cannot be displaced, and what f does not read has slope zero.
-    taken[~np.isfinite(taken)] = 1.0
+    taken = np.where(np.isfinite(taken), taken, 1.0)
     _check_moved(taken, unit[:, columns].T)
     return points, taken
 
 
 def _check_moved(taken: Array, wanted: Array) -> None:
-    if np.all(taken != 0):
+    if taken.all():
         return
     lost = float(wanted[taken == 0][0])
     raise MethodError(
@@ -118,7 +116,7 @@ def _check_moved(taken: Array, wanted: Array) -> None:
     )
 
 
-def along(base: Array, moves: Array, nodes: list[complex]) -> Array:
+def along(base: Array, moves: Array, nodes: Array) -> Array:
     """Return base + t·move for K moves and every node t, (K·s, …)."""
     points = base + np.multiply.outer(nodes, moves).swapaxes(0, 1)
     return points.reshape(-1, *base.shape)
@@ -130,7 +128,7 @@ def rounded(points: Points, primal: Primal) -> Points:
 
 def _moment(rule: Stencil, points: Array, base: Array) -> Array:
     """Return Σ_s w_s (point_s - x), (K, …): the displacement that the quotient divides by."""
-    weights = np.array([weight for _, weight in rule.moved])
+    weights = rule.moved_weights
     with np.errstate(invalid="ignore"):  # infinity minus infinity: the caller looks for NaN
         displacements = points.reshape(-1, len(weights), *base.shape) - base
     return np.real(np.tensordot(weights, displacements, axes=(0, 1)))
@@ -167,7 +165,7 @@ def fraction_taken(
 
 def combine(rule: Stencil, values: Array, base: Array | None) -> Array:
     """Return Re Σ_s w_s f_s, (K, R, O); `values` (K·s, R, O) may be overwritten."""
-    weights = [weight for _, weight in rule.moved]
+    weights = rule.moved_weights
     split = values.reshape(-1, len(weights), *values.shape[1:])
     total = split[:, 0] if weights[0] == 1 else weights[0] * split[:, 0]
     for s, weight in enumerate(weights[1:], start=1):
@@ -176,3 +174,8 @@ def combine(rule: Stencil, values: Array, base: Array | None) -> Array:
     if rule.base_weight and base is not None:
         total += base if rule.base_weight == 1 else rule.base_weight * base
     return total
+
+
+def joined(arrays: list[Array]) -> Array:
+    """Concatenate; one array is not copied."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -24,6 +24,7 @@ from suture._methods._displace import (
     directions_per_block,
     displace,
     fraction_taken,
+    joined,
     rounded,
     unit_length,
 )
@@ -84,7 +85,7 @@ class FiniteDifference(AbstractMethod):
     @property
     def cost(self) -> str:
         """Evaluations of one gradient: nodes times directions."""
-        nodes = len(self.rule.moved)
+        nodes = len(self.rule.moved_nodes)
         symbol = self.directions.symbol
         if symbol.isdigit():
             return str(nodes * int(symbol))
@@ -121,14 +122,14 @@ class FiniteDifference(AbstractMethod):
         unit_rows, unit_shared = step * primal.scale_rows, step * primal.scale_shared
         seeds = self.directions.sample(primal.columns, draw)
         kept, taken_seeds = [], []
-        for block in blocks(seeds, primal, len(self.rule.moved)):
+        for block in blocks(seeds, primal, len(self.rule.moved_nodes)):
             points, taken = displace(primal, self.rule, block, unit_rows, unit_shared)
             slopes = combine(self.rule, (yield points), primal.value)
             if block.ndim == 1:
                 slopes /= taken[:, :, None]
             kept.append(keep(slopes))
             taken_seeds.append(block if block.ndim == 1 else taken)
-        seeds, slopes = np.concatenate(taken_seeds), np.concatenate(kept)
+        seeds, slopes = joined(taken_seeds), joined(kept)
         if seeds.ndim == 1:
             return Linearization(self.directions, seeds, slopes, None, None)
         return Linearization(self.directions, seeds, slopes, unit_rows, unit_shared)
@@ -145,7 +146,7 @@ class FiniteDifference(AbstractMethod):
         if len(alive) > primal.columns:
             return (yield from self._push_coordinates(primal, rows, shared))
         pushed: list[Array] = []
-        room = directions_per_block(primal, len(self.rule.moved))
+        room = directions_per_block(primal, len(self.rule.moved_nodes))
         for start in range(0, len(alive), room):
             block = alive[start : start + room]
             pushed.append((yield from self._push_block(primal, rows[block], shared[block])))
@@ -168,7 +169,7 @@ class FiniteDifference(AbstractMethod):
         move_rows = alpha[:, :, None] * rows
         # Where a shared input moves, all rows have the same alpha.
         move_shared = alpha[:, :1] * shared
-        nodes = [node for node, _ in self.rule.moved]
+        nodes = self.rule.moved_nodes
         points = Points(
             along(primal.rows, move_rows, nodes) if rows.size else None,
             along(primal.shared, move_shared, nodes) if np.any(shared) else None,
