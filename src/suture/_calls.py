@@ -15,17 +15,16 @@ from suture._frame import (
     BlackBox,
     Counter,
     Frame,
-    default_device,
     promoted,
     training_modes,
 )
 from suture._holdings import refuse_opaque
 from suture._layout import Leaf
 from suture._results import host
+from suture._torch import CPU, default_device, is_differentiating
 from suture._types import Array
 from suture.errors import MethodError
 
-_CPU = torch.device("cpu")
 # What a black box without floating arguments works with.
 _DOUBLE_NOISE = torch.finfo(torch.float64).eps
 # Types that pytrees do not look into and that hold nothing.
@@ -51,7 +50,12 @@ class Caller:
                 )
 
     def frame(
-        self, box: BlackBox, counter: Counter, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        box: BlackBox,
+        counter: Counter,
+        modules: Sequence[nn.Module],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> tuple[Frame, list[Tensor]]:
         """Return what backward will need to know of this call, and its tensors."""
         plain = not kwargs and all(type(arg) in _ATOMS for arg in args)
@@ -60,6 +64,8 @@ class Caller:
         )
         positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         tensors = [leaves[i] for i in positions]
+        for tensor in tensors:
+            _refuse_storage(box.name, tensor)
         constants = [self._constant(box, leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
         dims, rows = self._batch(structure, leaves, positions, len(args))
         forms = [
@@ -82,12 +88,13 @@ class Caller:
             leaves=forms,
             scales=self._scales(structure, forms, positions, len(args)),
             rows=rows,
-            device=next((t.device for t in tensors if t.device.type != "cpu"), _CPU),
+            device=next((t.device for t in tensors if t.device.type != "cpu"), CPU),
             dtype=promoted(tensors),
             noise=max((torch.finfo(dtype).eps for dtype in floats), default=_DOUBLE_NOISE),
             ambient_dtype=torch.get_default_dtype(),
             ambient_device=default_device(),
-            modes=training_modes(box.fn),
+            modules=modules,
+            modes=training_modes(modules),
             plain=plain,
         )
         return frame, tensors
@@ -100,7 +107,7 @@ class Caller:
             return None
         if isinstance(leaf, np.ndarray) and leaf.dtype != object:
             return leaf.copy()
-        if not torch.is_grad_enabled():
+        if not is_differentiating():
             return leaf
         if type(leaf) not in _ATOMS or isinstance(leaf, np.ndarray):
             refuse_opaque(leaf, box.name, f"an argument ({_tree.paths((args, kwargs))[i]})")
@@ -157,6 +164,18 @@ class Caller:
 def _flat(count: int) -> _tree.Structure:
     """Return the structure of a call with `count` positional arguments that are leaves."""
     return _tree.flatten(((0,) * count, {}))[1]
+
+
+def _refuse_storage(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.device.type == "meta":
+        kind = (
+            "meta tensor, which has no numbers" if tensor.device.type == "meta" else "sparse tensor"
+        )
+        raise MethodError(
+            f"`{name}` was given a {kind}.",
+            "A black box is evaluated at numbers, all of which are stored.",
+            "Pass `tensor.to_dense()`, or a tensor on a real device.",
+        )
 
 
 def _has_fraction(dtype: torch.dtype) -> bool:

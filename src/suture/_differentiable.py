@@ -17,7 +17,7 @@ from suture import _bridge, _tree
 from suture._calls import Caller
 from suture._compile import uncompiled
 from suture._frame import BlackBox, Counter
-from suture._holdings import may_hold_tensors, refuse_trainable
+from suture._holdings import may_hold, survey
 from suture._methods import AbstractMethod, FiniteDifference
 from suture._node import Node
 from suture._types import Interface
@@ -51,7 +51,7 @@ class Differentiable(nn.Module):
 
     def _wrap(self, box: BlackBox, counter: Counter, signature: inspect.Signature | None) -> None:
         self._box, self._counter, self._signature = box, counter, signature
-        self._scan = may_hold_tensors(box.fn)
+        self._scan = may_hold(box.fn)
         # Held outside of `_modules`: a black box that is a module keeps its parameters to itself.
         self.__dict__["fn"] = box.fn
         for attribute in functools.WRAPPER_ASSIGNMENTS:
@@ -89,9 +89,8 @@ class Differentiable(nn.Module):
         if kwargs and self._signature is not None:
             bound = self._signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
-        if self._scan and torch.is_grad_enabled():
-            refuse_trainable(self._box.fn, self._box.name)
-        frame, tensors = self._caller.frame(self._box, self._counter, args, kwargs)
+        modules = survey(self._box.fn, self._box.name) if self._scan else []
+        frame, tensors = self._caller.frame(self._box, self._counter, modules, args, kwargs)
         outputs = iter(_bridge.call(Node(frame, self.method, self._seed), tensors))
         form = frame.form
         leaves = [

@@ -149,8 +149,9 @@ class Site:
     ) -> list[T]:
         claims: dict[frozenset[Any], Generator[Points, Array, Any]]
         claims = {} if self.frozen is not None else self._claims(primals)
-        owners = [*primals, *(primals[0] for _ in claims)]
-        samples = [*range(self.samples), *(0 for _ in claims)]
+        # The checks come first, so that their points have company also under `chunk_size`.
+        owners = [*(primals[0] for _ in claims), *primals]
+        samples = [*(0 for _ in claims), *range(self.samples)]
 
         def evaluate(asked: list[int], points: list[Points]) -> list[Array]:
             requests = [
@@ -158,11 +159,11 @@ class Site:
             ]
             return self.evaluator.evaluate(requests)
 
-        everyone: list[Generator[Points, Array, Any]] = [*estimates, *claims.values()]
+        everyone: list[Generator[Points, Array, Any]] = [*claims.values(), *estimates]
         results: list[Any] = drive(everyone, evaluate)
         for facts in claims:
             self.frame.counter.checked |= facts
-        return results[: len(estimates)]
+        return results[len(claims) :]
 
     def _primals(self) -> list[Primal]:
         if self.values is None and self.method.needs_value():

@@ -20,8 +20,9 @@ from suture import _complaints, _results
 from suture._frame import Frame
 from suture._layout import layout_of, rounded
 from suture._results import Read, host
+from suture._torch import CPU
 from suture._types import Array, Stack
-from suture.errors import BadResult, EvaluationError, SutureError
+from suture.errors import BadResult, EvaluationError, MethodError, SutureError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class Evaluator:
         """
         self.frame = frame
         self.samples = prod(tensors[0].shape[:lead]) if tensors else 1
+        if not self.samples:
+            raise MethodError(
+                f"`{frame.box.name}` was mapped over no rows at all.",
+                "The shape of its result is known only from a call.",
+                "Skip the call where the mapped dimension has size 0.",
+            )
         self.devices = [tensor.device for tensor in tensors]
         self.constants: list[Tensor | None] = []
         self.arrays: list[Array] = []
@@ -198,7 +205,7 @@ class Evaluator:
         tensor = torch.from_numpy(array)
         device = self.devices[i]
         # `to` costs 3 µs even where there is nothing to do.
-        return tensor if dtype in _DOUBLE and device == _CPU else tensor.to(device, dtype)
+        return tensor if dtype in _DOUBLE and device == CPU else tensor.to(device, dtype)
 
     def _constant(self, i: int, constant: Tensor, stack: Stack, samples: Array) -> Any:
         leaf = self.frame.leaves[i]
@@ -212,6 +219,8 @@ class Evaluator:
         array = host(own) if self.frame.box.interface == "numpy" else None
         if stack != "points" or self.samples > 1 or not _is_stacked(constant):
             return own if array is None else array
+        if len(samples) == 1:
+            return own[None] if array is None else array[None]
         # Expanded, not repeated: a function that writes into it gets an error.
         shape = (len(samples), *leaf.shape)
         return own.expand(shape) if array is None else np.broadcast_to(array, shape)
@@ -301,7 +310,6 @@ class _Batch:
         return _Batch(self.rows[start:stop], self.shared[start:stop], self.samples[start:stop])
 
 
-_CPU = torch.device("cpu")
 _DOUBLE = (torch.float64, torch.complex128)
 
 

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from suture import _tree
 from suture._layout import Leaf
 from suture._results import Outcome
+from suture._torch import default_device
 from suture._types import Array, Interface
 from suture.errors import MethodError
-
-_CPU = torch.device("cpu")
 
 
 @dataclasses.dataclass(slots=True)
@@ -76,7 +75,8 @@ class Frame:
         noise: the noise of the precision that the function receives.
         ambient_dtype: torch's default dtype at the forward.
         ambient_device: torch's default device at the forward.
-        modes: the training flags of the function's modules.
+        modules: the modules that the function is or holds.
+        modes: their training flags.
         plain: whether the arguments are positional and not nested: a fast path.
         outcome: the form of the result, known after the first evaluation.
         integers: the integer outputs of the forward pass, by position.
@@ -96,6 +96,7 @@ class Frame:
     noise: float
     ambient_dtype: torch.dtype
     ambient_device: torch.device
+    modules: Sequence[nn.Module]
     modes: tuple[bool, ...]
     plain: bool
     outcome: Outcome | None = None
@@ -132,7 +133,7 @@ class Frame:
 
     def check_modes(self) -> None:
         """Raise if a module was switched between train and eval since the forward."""
-        if self.modes != training_modes(self.box.fn):
+        if self.modes != training_modes(self.modules):
             raise MethodError(
                 f"`{self.box.name}` was switched between train() and eval() after the forward.",
                 "Differences between the two modes are not derivatives.",
@@ -174,13 +175,6 @@ class Frame:
         return [_named(self.box.fn, paths[position]) for position in self.positions]
 
 
-def default_device() -> torch.device:
-    """Return torch's default device; `torch.get_default_device` takes 5 µs to say "cpu"."""
-    if not torch._C._len_torch_function_stack():
-        return _CPU
-    return torch.get_default_device()
-
-
 def _named(fn: Callable[..., Any], path: str) -> str:
     """Turn a path of (args, kwargs), as `[0][1]['mass']`, into `w['mass']`."""
     kind, _, rest = path[1:].partition("]")
@@ -196,12 +190,9 @@ def _named(fn: Callable[..., Any], path: str) -> str:
     return (named[index] if index < len(named) else f"argument {index}") + tail
 
 
-def training_modes(fn: Callable[..., Any]) -> tuple[bool, ...]:
-    """Return the training flags of the modules that `fn` is, or is a method of."""
-    owner = fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None)
-    if not isinstance(owner, nn.Module):
-        return ()
-    return tuple(module.training for module in owner.modules())
+def training_modes(modules: Sequence[nn.Module]) -> tuple[bool, ...]:
+    """Return the training flags of modules and of all that is in them."""
+    return tuple(inner.training for module in modules for inner in module.modules())
 
 
 def promoted(tensors: Sequence[Tensor]) -> torch.dtype | None:

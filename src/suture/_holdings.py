@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import collections
+import dis
 import functools
 from collections.abc import Callable, Iterator
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
-from suture import _tree
+from suture._torch import is_differentiated, is_differentiating
 from suture.errors import MethodError
 
-# Wrappers of wrappers of functions end somewhere; a longer chain is not looked through.
-_DEPTH = 5
+# How many objects are looked at: enough for any closure and most objects with a method, and no
+# more than a millisecond for one that holds a database.
+_OBJECTS = 1000
+_ATOMS = (type(None), bool, int, float, complex, str, bytes, np.ndarray, np.generic, type)
 
 
-def may_hold_tensors(fn: Callable[..., Any]) -> bool:
-    """Whether `fn` has any place where a tensor could be: a plain function has none."""
+def may_hold(fn: Callable[..., Any]) -> bool:
+    """Whether `fn` has any place where a tensor could be: most plain functions have none."""
     return not isinstance(fn, FunctionType) or any(
-        (fn.__closure__, fn.__defaults__, fn.__kwdefaults__)
+        (fn.__closure__, fn.__defaults__, fn.__kwdefaults__, _global_names(fn.__code__))
     )
 
 
-def refuse_trainable(fn: Callable[..., Any], name: str) -> None:
-    """Raise if `fn` holds a tensor that requires grad.
+def survey(fn: Callable[..., Any], name: str) -> list[nn.Module]:
+    """Return the modules that `fn` is or holds.
 
-    Looked through are the function's closure and defaults, the arguments of a `partial`, the
-    object of a method, and modules, containers and wrapped functions in these places.
+    Looked through are the function's closure and defaults and the globals that it names, the
+    arguments of a `partial`, the object of a method, and containers, attributes and wrapped
+    functions in these places.
 
     Raises:
-        MethodError: naming the place.
+        MethodError: if a tensor is held that somebody differentiates by, naming its place.
     """
-    place = next(_trainable(fn, "", _DEPTH), None)
-    if place is not None:
-        raise MethodError(
-            f"`{name}` holds a tensor that requires grad{place}.",
-            "Only arguments are differentiated, so it would silently learn nothing.",
-            "Pass it as an argument, or call `.requires_grad_(False)` on it.",
-        )
+    modules, refused = [], is_differentiating()
+    for held, place in _walk(fn):
+        if isinstance(held, nn.Module):
+            modules.append(held)
+        if refused and (found := _trainable(held, place)) is not None:
+            raise MethodError(
+                f"`{name}` holds a tensor that requires grad{found}.",
+                "Only arguments are differentiated, so it would silently learn nothing.",
+                "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+            )
+    return modules
 
 
 def refuse_opaque(leaf: Any, name: str, place: str) -> None:
@@ -47,32 +57,39 @@ def refuse_opaque(leaf: Any, name: str, place: str) -> None:
     Raises:
         MethodError: naming the argument.
     """
-    if isinstance(leaf, str | bytes | bool | int | float | complex | type(None)):
-        return
-    if next(_trainable(leaf, "", _DEPTH), None) is not None:
+    if any(_trainable(held, "") is not None for held, _ in _walk(leaf)):
+        kind = type(leaf).__name__
         raise MethodError(
-            f"`{name}` was given {place} of type {type(leaf).__name__}, which holds a tensor that "
-            "requires grad.",
+            f"`{name}` was given {place} of type {kind}, which holds a tensor that requires grad.",
             "Torch cannot see into it, so no gradient could reach the tensor.",
             "Pass the tensor itself, or register the type: "
-            f"`torch.utils._pytree.register_dataclass({type(leaf).__name__})`.",
+            f"`torch.utils._pytree.register_dataclass({kind})`.",
         )
 
 
-def _trainable(held: Any, place: str, depth: int) -> Iterator[str]:
-    """Yield the places of tensors that require grad."""
-    if depth == 0:
-        return
+def _trainable(held: Any, place: str) -> str | None:
+    """Return the place of a tensor that somebody differentiates by, None if it is not."""
     if isinstance(held, Tensor):
-        if held.requires_grad:
-            yield place
-    elif isinstance(held, nn.Module):
-        for name, parameter in held.named_parameters():
-            if parameter.requires_grad:
-                yield f"{place}: the parameter `{name}`"
-    else:
+        return place if is_differentiated(held) else None
+    if isinstance(held, nn.Module):
+        named = [*held.named_parameters(), *held.named_buffers()]
+        found = next((name for name, tensor in named if is_differentiated(tensor)), None)
+        return None if found is None else f"{place}: the parameter `{found}`"
+    return None
+
+
+def _walk(root: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the tensors and modules that an object is or holds, and their places."""
+    queue, seen = collections.deque([(root, "")]), {id(root)}
+    while queue and len(seen) < _OBJECTS:
+        held, place = queue.popleft()
+        if isinstance(held, Tensor | nn.Module):
+            yield held, place
+            continue
         for inner, where in _inside(held):
-            yield from _trainable(inner, place + where, depth - 1)
+            if not isinstance(inner, _ATOMS) and id(inner) not in seen:
+                seen.add(id(inner))
+                queue.append((inner, place + where))
 
 
 def _inside(held: Any) -> Iterator[tuple[Any, str]]:
@@ -87,16 +104,27 @@ def _inside(held: Any) -> Iterator[tuple[Any, str]]:
         yield held.__self__, " in its object"
     elif isinstance(held, FunctionType):
         yield from _in_function(held)
-    elif isinstance(held, tuple | list | dict | set | frozenset):
-        leaves = list(held) if isinstance(held, set | frozenset) else _tree.flatten(held)[0]
-        yield from ((leaf, "") for leaf in leaves)
+    elif isinstance(held, dict):
+        yield from ((value, "") for value in held.values())
+    elif isinstance(held, tuple | list | set | frozenset | collections.deque):
+        yield from ((value, "") for value in held)
     elif not isinstance(held, type):
         slots = [name for kind in type(held).__mro__ for name in getattr(kind, "__slots__", ())]
         names = [name for name in [*slots, *getattr(held, "__dict__", ())] if hasattr(held, name)]
         yield from ((getattr(held, name), f", as `{name}`") for name in names)
 
 
+@functools.lru_cache(maxsize=1024)
+def _global_names(code: CodeType) -> tuple[str, ...]:
+    """Return the globals that a function names."""
+    return tuple({i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"})
+
+
 def _in_function(fn: FunctionType) -> Iterator[tuple[Any, str]]:
+    for name in _global_names(fn.__code__):
+        # Not through functions and objects: all the program hangs on globals.
+        if isinstance(held := fn.__globals__.get(name), Tensor | nn.Module):
+            yield held, f", the global `{name}`"
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
             yield cell.cell_contents, f" in its closure, as `{name}`"

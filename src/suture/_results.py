@@ -131,6 +131,7 @@ def read_leaf(name: str, leaf: Any) -> Any:
     if isinstance(leaf, bool | int | float | complex | np.ndarray | np.generic):
         array = np.asarray(leaf)
         if array.dtype.kind in "biufc":
+            array = array.astype(array.dtype.newbyteorder("="), copy=False)
             return Read(array, _torch_dtype(array))
     kind = f"array of dtype {leaf.dtype}" if isinstance(leaf, np.ndarray) else type(leaf).__name__
     raise BadResult(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from suture import _results, _tree
 from suture._complaints import summary
 from suture._drive import Site
+from suture._layout import Leaf
 from suture._methods import CustomVJP
-from suture._results import Read
+from suture._results import Output, Read
 from suture._types import Array
 from suture.errors import BadResult, EvaluationError, SutureError, TransformError
 
@@ -41,7 +42,8 @@ def ask_vjp(site: Site, rule: CustomVJP, cotangents: Array) -> list[Array | None
         output = _output(site, s)
         cotangent = _outputs(site, cotangents[s, c], None)
         result = _call(site, "vjp", rule.vjp, args, output, cotangent)
-        for k, leaf in enumerate(_read_gradient(site, args, result)):
+        finite = bool(np.isfinite(cotangents[s, c]).all())
+        for k, leaf in enumerate(_read_gradient(site, args, result, finite)):
             if leaf is NotImplemented:
                 missing.add(k)
             elif leaf is not None:
@@ -147,8 +149,11 @@ def _call(site: Site, kind: str, rule: Callable[..., Any], *args: Any) -> Any:
         ) from error
 
 
-def _read_gradient(site: Site, args: tuple[Any, ...], result: Any) -> list[Any]:
-    """Return an array, None or NotImplemented for each differentiated leaf."""
+def _read_gradient(site: Site, args: tuple[Any, ...], result: Any, finite: bool) -> list[Any]:
+    """Return an array, None or NotImplemented for each differentiated leaf.
+
+    Where the cotangent is not `finite` (a gradient scaler provokes that), nothing need be.
+    """
     name = site.frame.box.name
     if len(args) == 1 and not isinstance(result, tuple):
         result = (result,)
@@ -169,9 +174,7 @@ def _read_gradient(site: Site, args: tuple[Any, ...], result: Any) -> list[Any]:
         if site.wanted[i]:
             entry = by_position.get(position, NotImplemented)
             found.append(
-                entry
-                if _is_blank(entry)
-                else _checked(site, "vjp", names[i], entry, leaf.shape, leaf.dtype.is_complex)
+                entry if _is_blank(entry) else _checked(site, "vjp", names[i], entry, leaf, finite)
             )
     return found
 
@@ -191,23 +194,21 @@ def _read_tangent(site: Site, result: Any, pushed: Array) -> None:
         )
     for i, (output, leaf) in enumerate(zip(form.outputs, leaves, strict=True)):
         if output.has_derivative and leaf is not None:
-            array = _checked(
-                site, "jvp", f"output {i}", leaf, output.shape, output.kind == "complex"
-            )
+            array = _checked(site, "jvp", f"output {i}", leaf, output, True)
             if output.kind == "complex":
                 array = np.ascontiguousarray(array, np.complex128)[..., None].view(np.float64)
             pushed[:, output.start : output.stop] = array.reshape(len(pushed), -1)
 
 
 def _checked(
-    site: Site, kind: str, what: str, leaf: Any, shape: Sequence[int], is_complex: bool
+    site: Site, kind: str, what: str, leaf: Any, form: Leaf | Output, finite: bool
 ) -> Array:
     """Return the numbers of a rule's result.
 
     Torch itself would take a gradient of shape (1, 2) for an input of shape (2,).
     """
     name = site.frame.box.name
-    expected = (1, *shape) if site.frame.box.vectorized else tuple(shape)
+    expected = (1, *form.shape) if site.frame.box.vectorized else form.shape
     read = _results.read_leaf(f"{kind} of {name}", leaf)
     if not isinstance(read, Read) or read.array.shape != expected:
         got = read.array.shape if isinstance(read, Read) else repr(leaf)
@@ -216,7 +217,7 @@ def _checked(
             "A derivative has the shape of what it belongs to; nothing is broadcast.",
             f"Return it in shape {expected}, for example with `.reshape({expected})`.",
         )
-    if not np.isfinite(read.array).all():
+    if finite and not np.isfinite(read.array).all():
         raise BadResult(
             f"The `{kind}` of `{name}` returned nan or inf for {what}.",
             "Every derivative must be finite.",
@@ -224,4 +225,5 @@ def _checked(
         )
     array = read.array.astype(np.complex128 if np.iscomplexobj(read.array) else np.float64)
     array = array[0] if site.frame.box.vectorized else array
+    is_complex = form.dtype is not None and form.dtype.is_complex
     return array if is_complex else array.real

@@ -7,9 +7,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from suture import _derivatives
 from suture._bridge._base import (
@@ -29,6 +27,7 @@ from suture._bridge._guards import batched_linearly, needed, refuse_tracing
 from suture._bridge._second import PullbackAlong, PushforwardAlong
 from suture._compile import uncompiled
 from suture._node import Node
+from suture._torch import is_differentiating
 
 
 def call(node: Node, leaves: Sequence[Tensor]) -> Tensors:
@@ -204,10 +203,6 @@ class Transpose(Pushforward):
 
 def _pull_back(node: Node, here: list[Tensor], given: list[Tensor]) -> Tensors:
     """Pull back; as a node of the graph only where somebody may differentiate it again."""
-    if not (
-        torch.is_grad_enabled()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    ):
+    if not is_differentiating():
         return batched_linearly(Pullback, node, [here, given], 1, direct=Pullback.forward)
     return batched_linearly(Pullback, dataclasses.replace(node, keep=True), [here, given], 1)

@@ -1,4 +1,4 @@
-"""What torch does not tell a Function by public means: the private names, in one place."""
+"""Guards of the Functions: against tracing, for pruned gradients, for the legacy vmap."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from suture._node import Node
+from suture._torch import engine_skips, is_legacy_batched, tracer
 from suture.errors import TransformError
-
-_TRACERS = ("ProxyTorchDispatchMode", "FakeTensorMode", "FunctionalTensorMode")
 
 
 def refuse_tracing(name: str) -> None:
@@ -22,49 +21,25 @@ def refuse_tracing(name: str) -> None:
     Under `make_fx` and `torch.func.linearize` the derivatives of a Function become zeros without
     an error; the tensors look ordinary, only the stack of dispatch modes shows it.
     """
-    if not torch._C._len_torch_dispatch_stack():
-        return
-    modes = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
-    tracer = next((type(m).__name__ for m in modes if type(m).__name__ in _TRACERS), None)
-    if tracer is None:
-        return
-    raise TransformError(
-        f"`{name}` was traced into a graph (by `make_fx`, `torch.func.linearize` or "
-        "`torch.export`).",
-        f"Under {tracer} its derivatives would become zeros without an error.",
-        "Call it outside the traced function; `torch.compile` without `fullgraph` works, and so "
-        "does `torch.func.jvp` in the place of `linearize`.",
-    )
+    by = tracer()
+    if by is not None:
+        raise TransformError(
+            f"`{name}` was traced into a graph (by `make_fx`, `torch.func.linearize`, "
+            "`torch.export` or `torch.jit.trace`).",
+            f"Under {by} its derivatives would become zeros without an error.",
+            "Call it outside the traced function; `torch.compile` without `fullgraph` works, and "
+            "so does `torch.func.jvp` in the place of `linearize`.",
+        )
 
 
 def needed(ctx: Any, start: int, stop: int | None) -> tuple[bool, ...]:
-    """Return which of the tensors start, …, stop - 1 of a Function need a gradient.
-
-    `needs_input_grad` says True also for inputs that `backward(inputs=…)` leaves out
-    (pytorch#174017); the running engine knows better. About leaves under `autograd.grad` it
-    raises: those are computed.
-    """
+    """Return which of the tensors start, …, stop - 1 of a Function need a gradient."""
     # The first argument of every Function here is its node, which is no tensor.
     flags = ctx.needs_input_grad[1:][start:stop]
     nodes = [function for function, _ in ctx.next_functions][start:stop]
     return tuple(
-        bool(flag) and not _is_skipped(node) for flag, node in zip(flags, nodes, strict=True)
+        bool(flag) and not engine_skips(node) for flag, node in zip(flags, nodes, strict=True)
     )
-
-
-def _is_skipped(node: Any) -> bool:
-    if node is None:
-        return False
-    try:
-        return not torch._C._will_engine_execute_node(node)
-    except RuntimeError:
-        return False
-
-
-def _is_legacy_batched(tensor: Tensor) -> bool:
-    """Whether `is_grads_batched=True` made it: it never reaches `Function.vmap`."""
-    test = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
-    return test is not None and bool(test(tensor))
 
 
 def batched_linearly(
@@ -88,7 +63,7 @@ def batched_linearly(
         direct: what to call instead of `function.apply` where nothing is batched.
     """
     linear = groups[which]
-    if not any(_is_legacy_batched(tensor) for tensor in linear):
+    if not any(is_legacy_batched(tensor) for tensor in linear):
         return (direct or function.apply)(node, *(t for group in groups for t in group))
     units = _units(linear)
     lifted = [

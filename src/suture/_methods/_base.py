@@ -138,7 +138,9 @@ class Linearization:
 
 def contract(slopes: Array, cotangents: Array) -> Array:
     """Return the products (K, C, R) of slopes (K, R, O) with cotangents (C, R, O)."""
-    product: Array = slopes.transpose(1, 0, 2) @ cotangents.transpose(1, 2, 0)  # (R, K, C)
+    # A gradient scaler provokes infinite cotangents, and looks for them in the gradients.
+    with np.errstate(invalid="ignore", over="ignore"):
+        product: Array = slopes.transpose(1, 0, 2) @ cotangents.transpose(1, 2, 0)  # (R, K, C)
     return product.transpose(1, 2, 0)
 
 
