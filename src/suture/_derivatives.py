@@ -169,6 +169,9 @@ def _gradients(site: Site, cotangents: Array, node: Node | None) -> list[Array]:
         found = site.linearize([_Contraction(c) for c in cotangents])
     layout = site.evaluator.layout
     columns = [linearization.gradients(layout.row_width) for linearization in found]
+    if len(columns) == 1:
+        rows, shared = columns[0]
+        return layout.scatter(rows[None], shared[None])
     rows, shared = (np.stack(parts) for parts in zip(*columns, strict=True))
     return layout.scatter(rows, shared)
 

@@ -285,7 +285,6 @@ def _request(sample: int, primal: Primal, points: Points) -> Request:
         rows = np.repeat(primal.rows[None], len(points), axis=0)
     if shared is None:
         shared = np.repeat(primal.shared[None], len(points), axis=0)
-    dtype = np.result_type(rows, shared)
-    return Request(
-        sample, rows.astype(dtype, copy=False), shared.astype(dtype, copy=False), same_shared
-    )
+    if rows.dtype != shared.dtype:  # one part has complex displacements, the other none
+        rows, shared = rows.astype(np.complex128), shared.astype(np.complex128)
+    return Request(sample, rows, shared, same_shared)

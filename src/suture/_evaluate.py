@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from math import prod
 from typing import Any
 
@@ -25,7 +26,7 @@ from suture._types import Array, Stack
 from suture.errors import BadResult, EvaluationError, MethodError, SutureError
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Request:
     """P points of one sample.
 
@@ -94,7 +95,7 @@ class Evaluator:
         """
         vectorized = self.frame.box.vectorized
         integers: dict[int, list[Array]] = {}
-        values = []
+        values: list[Array] = []
         everything = np.arange(self.samples)
         for batch in self._together(everything) if vectorized else everything[:, None]:
             part, found = self._run("points" if vectorized else "none", self._no_points(batch))
@@ -108,13 +109,17 @@ class Evaluator:
         values: list[Array | None] = [None] * len(requests)
         for stack, members in self._groups(requests):
             chosen = [requests[i] for i in members]
-            rows = _concatenate([request.rows for request in chosen])
-            shared = _concatenate([request.shared for request in chosen])
             counts = [len(request.rows) for request in chosen]
-            samples = np.repeat([request.sample for request in chosen], counts)
-            together, _ = self._run(stack, _Batch(rows, shared, samples))
-            for i, part in zip(members, np.split(together, np.cumsum(counts)[:-1]), strict=True):
-                values[i] = part
+            batch = _Batch(
+                _concatenate([request.rows for request in chosen]),
+                _concatenate([request.shared for request in chosen]),
+                _concatenate([np.full(n, r.sample) for n, r in zip(counts, chosen, strict=True)]),
+            )
+            together, _ = self._run(stack, batch)
+            start = 0
+            for i, count in zip(members, counts, strict=True):
+                values[i] = together[start : start + count]
+                start += count
         return [value for value in values if value is not None]
 
     def _groups(self, requests: Sequence[Request]) -> Iterator[tuple[Stack, list[int]]]:
@@ -143,6 +148,8 @@ class Evaluator:
         return list(samples[:, None]) if self._has_integers() else [samples]
 
     def _no_points(self, samples: Array) -> _Batch:
+        if self.samples == 1:
+            return _Batch(self.rows, self.shared, samples)
         return _Batch(self.rows[samples], self.shared[samples], samples)
 
     def _run(self, stack: Stack, batch: _Batch) -> tuple[Array, dict[int, list[Array]]]:
@@ -153,18 +160,16 @@ class Evaluator:
         """
         count = len(batch.samples)
         size = 1 if stack == "none" else self.frame.box.chunk_size or max(count, 1)
-        values = np.zeros((count, self.layout.rows, 0))
         integers: dict[int, list[Array]] = {}
-        with self.frame.restored():
+        with nullcontext() if self.frame.is_ambient() else self.frame.restored():
             arrays = None if stack == "rows" else self.layout.scatter(batch.rows, batch.shared)
             for start in range(0, count, size):
                 chunk = batch if size >= count else batch.chunk(start, start + size)
                 result = self._call(stack, chunk, self._inputs(stack, chunk, arrays, start))
                 leaves = self._read(stack, chunk, result)
                 form = self.frame.form
-                if start == 0:
-                    kind = np.complex128 if batch.is_complex else np.float64
-                    values = np.empty((count, self.layout.rows, form.width), kind)
+                if start == 0:  # the first result fixes the form
+                    values = np.empty((count, self.layout.rows, form.width), batch.rows.dtype)
                 _results.store(form.outputs, leaves, values[start : start + size], integers)
         if not np.isfinite(values).all():
             point = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
@@ -292,7 +297,7 @@ class Evaluator:
         return array if rows is None else array.reshape(count, rows, *array.shape[1:])
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class _Batch:
     """Points (P, R, d), (P, p) and the sample (P,) of each."""
 
@@ -303,7 +308,7 @@ class _Batch:
     @property
     def is_complex(self) -> bool:
         """Whether the points are complex."""
-        return self.rows.dtype == np.complex128 or self.shared.dtype == np.complex128
+        return bool(self.rows.dtype == np.complex128)
 
     def chunk(self, start: int, stop: int) -> _Batch:
         """Return some of the points."""

@@ -147,22 +147,20 @@ class Frame:
         Autocast is on in the forward of a Function and off in its backward, and the default
         dtype and device may have changed: node 0 and the other nodes would differ.
         """
-        with torch.no_grad():
-            if self._is_ambient():
-                yield
-                return
-            with contextlib.ExitStack() as stack:
-                for kind in {"cpu", self.device.type}:
-                    stack.enter_context(torch.autocast(kind, enabled=False))
-                stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-                torch.set_default_dtype(self.ambient_dtype)
-                stack.enter_context(self.ambient_device)
-                yield
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            for kind in {"cpu", self.device.type}:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(self.ambient_dtype)
+            stack.enter_context(self.ambient_device)
+            yield
 
-    def _is_ambient(self) -> bool:
-        """Whether torch is as it was at the forward, and autocast is off."""
+    def is_ambient(self) -> bool:
+        """Whether `restored` would change nothing."""
         return (
-            torch.get_default_dtype() == self.ambient_dtype
+            not torch.is_grad_enabled()
+            and torch.get_default_dtype() == self.ambient_dtype
             and default_device() == self.ambient_device
             and not torch.is_autocast_enabled("cpu")
             and not torch.is_autocast_enabled(self.device.type)

@@ -12,6 +12,7 @@ Journal on Scientific and Statistical Computing 4(2), 310-321.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from suture._types import Array
 # The complex step subtracts nothing, so it cannot be too small: h² must vanish beside 1, and
 # h times any scale must not underflow. 2^-100 = 8e-31 does both in float32 and in float64.
 _COMPLEX_STEP = 2.0**-100
+
+# Numbers between these can be squared, and a million squares added.
+_SAFE = (1e-140, 1e140)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +82,10 @@ def typical_size(x: Array, axes: tuple[int, ...]) -> Array:
     if size.size == 0:
         return size
     largest = size.max(axis=axes, keepdims=True)
+    if largest.size == 1 and _SAFE[0] < largest.item() < _SAFE[1]:
+        flat = size.reshape(-1)
+        usual: Array = np.maximum(size, math.sqrt(float(flat @ flat) / flat.size))
+        return usual
     if not np.isfinite(largest).all():
         # NaN and infinity (padding, masks) say nothing about the size of the others.
         size = np.where(np.isfinite(size), size, 0.0)

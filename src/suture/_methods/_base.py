@@ -22,7 +22,7 @@ from suture._types import Array, Draw, Round
 from suture.directions import AbstractDirections
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Primal:
     """What a method may know of f at x.
 
@@ -56,7 +56,7 @@ class Primal:
         return int(self.rows.shape[1]) + len(self.shared)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Points:
     """Where to evaluate. None stands for "as in the primal".
 
@@ -111,7 +111,7 @@ class Linearization:
     def gradients(self, d: int) -> tuple[Array, Array]:
         """Return the gradients (C, R, d) and (C, p) of products with C cotangents."""
         columns = self.directions.pullback(self.seeds, self.kept)
-        rows, shared = np.moveaxis(columns[:d], 0, -1), np.moveaxis(columns[d:], 0, -1)
+        rows, shared = columns[:d].transpose(1, 2, 0), columns[d:].transpose(1, 2, 0)
         if self.unit_rows is not None and self.unit_shared is not None:
             # Each row saw the shared inputs move by the same amount, so that only the sum over
             # the rows is missing; its own inputs moved by its own unit.

@@ -42,7 +42,8 @@ def blocks(seeds: Array, primal: Primal, nodes: int) -> Iterator[Array]:
     """Cut the seeds into blocks that fit; unit vectors of rows and of shared inputs apart."""
     size = directions_per_block(primal, nodes)
     d = primal.rows.shape[1]
-    parts = [seeds[seeds < d], seeds[seeds >= d]] if seeds.ndim == 1 else [seeds]
+    mixed = seeds.ndim == 1 and d and primal.shared.size
+    parts = [seeds[seeds < d], seeds[seeds >= d]] if mixed else [seeds]
     for part in parts:
         for start in range(0, len(part), size):
             yield part[start : start + size]
@@ -99,9 +100,10 @@ def _displace_columns(
         displaced = exact.reshape(k, s, *base.shape)[each, :, :, columns]
     with np.errstate(invalid="ignore"):  # infinity minus infinity, see below
         taken = np.real(weights @ (displaced - here))
-    # Where x is NaN or infinite it cannot be displaced, and what f does not read has slope zero.
-    taken = np.where(np.isfinite(taken), taken, 1.0)
-    _check_moved(taken, unit[:, columns].T)
+    if not (np.isfinite(taken) & (taken != 0)).all():
+        # Where x is NaN or infinite it cannot be displaced, and what f does not read has slope 0.
+        taken = np.where(np.isfinite(taken), taken, 1.0)
+        _check_moved(taken, unit[:, columns].T)
     return points, taken
 
 
