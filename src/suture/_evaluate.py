@@ -106,6 +106,11 @@ class Evaluator:
 
     def evaluate(self, requests: Sequence[Request]) -> list[Array]:
         """Return the values (P, R, O) of each request; points that can share a call do."""
+        if len(requests) == 1:
+            (request,) = requests
+            samples = np.full(len(request.rows), request.sample)
+            batch = _Batch(request.rows, request.shared, samples)
+            return [self._run(self._stack(request), batch)[0]]
         values: list[Array | None] = [None] * len(requests)
         for stack, members in self._groups(requests):
             chosen = [requests[i] for i in members]
@@ -126,17 +131,19 @@ class Evaluator:
         """Sort requests into those that share calls."""
         groups: dict[tuple[Stack, int, bool], list[int]] = {}
         for i, request in enumerate(requests):
-            is_complex = request.rows.dtype == np.complex128
-            if self.frame.box.vectorized:
-                sample = request.sample if self._has_integers() else -1
-                key: tuple[Stack, int, bool] = ("points", sample, is_complex)
-            elif self.frame.rows is not None and request.same_shared:
-                key = ("rows", request.sample, is_complex)
-            else:
-                key = ("none", i, is_complex)
-            groups.setdefault(key, []).append(i)
+            stack = self._stack(request)
+            alone = {"none": i, "rows": request.sample, "points": -1}[stack]
+            if stack == "points" and self._has_integers():
+                alone = request.sample
+            is_complex = bool(request.rows.dtype == np.complex128)
+            groups.setdefault((stack, alone, is_complex), []).append(i)
         for (stack, *_), members in groups.items():
             yield stack, members
+
+    def _stack(self, request: Request) -> Stack:
+        if self.frame.box.vectorized:
+            return "points"
+        return "rows" if self.frame.rows is not None and request.same_shared else "none"
 
     def _has_integers(self) -> bool:
         """Whether samples cannot be stacked, because leaves that are not floating differ."""

@@ -5,11 +5,13 @@ Each was checked on torch 2.4 to 2.15 unless a line says otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch._functorch.utils import unwrap_dead_wrappers
+from torch.autograd import Function, forward_ad
 
 CPU = torch.device("cpu")
 
@@ -40,13 +42,27 @@ def is_differentiated(tensor: Tensor) -> bool:
     """Whether a tensor is what somebody differentiates by, in reverse or in forward mode."""
     if tensor.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return True
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+    if forward_ad._current_level < 0:
+        return False
+    unpacked: Any = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    return unpacked.tangent is not None
 
 
-def is_legacy_batched(tensor: Tensor) -> bool:
-    """Whether `is_grads_batched=True` made it: it never reaches `Function.vmap`."""
-    test = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
-    return test is not None and bool(test(tensor))
+# Whether `is_grads_batched=True` made a tensor: it never reaches `Function.vmap`.
+is_legacy_batched: Callable[[Tensor], bool] = getattr(
+    torch._C._functorch, "is_legacy_batchedtensor", lambda _: False
+)
+
+
+def apply(function: type[Function], *args: Any) -> Any:
+    """Apply a Function without keyword arguments and defaults.
+
+    Outside of torch.func's transforms this skips that `Function.apply` binds the arguments to the
+    signature of `forward`, which would take longer than all else that it does.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return function.apply(*args)  # type: ignore[no-untyped-call]
+    return super(Function, function).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
 
 
 def tracer() -> str | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from suture._node import Node
+from suture._torch import apply
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Maybe: TypeAlias = Tensor | None
@@ -33,7 +34,7 @@ class Stacked(Function):
             mapped = any(dim is not None for _, dim in group)
             stacked += [_with_axis(tensor, dim, mapped, info.batch_size) for tensor, dim in group]
         deeper = dataclasses.replace(node, lead=node.lead + 1)
-        outputs: Tensors = cls.apply(deeper, *stacked)  # type: ignore[no-untyped-call]
+        outputs: Tensors = apply(cls, deeper, *stacked)
         return outputs, (0,) * len(outputs)
 
 

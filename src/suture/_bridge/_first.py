@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,13 +26,13 @@ from suture._bridge._guards import batched_linearly, needed, refuse_tracing
 from suture._bridge._second import PullbackAlong, PushforwardAlong
 from suture._compile import uncompiled
 from suture._node import Node
-from suture._torch import is_differentiating
+from suture._torch import apply, is_differentiating
 
 
 def call(node: Node, leaves: Sequence[Tensor]) -> Tensors:
     """Evaluate the black box as a part of torch's graph, and return the result's tensors."""
     refuse_tracing(node.frame.box.name)
-    outputs: Tensors = Call.apply(node, *leaves)  # type: ignore[no-untyped-call]
+    outputs: Tensors = apply(Call, node, *leaves)
     return outputs[:-1]
 
 
@@ -74,7 +73,8 @@ class Call(Stacked):
         # Filled by a backward with create_graph; a loss that is not linear in the output comes
         # back to this node in the second derivative.
         kept = ctx.kept.setdefault(asked, [])
-        node = dataclasses.replace(ctx.node, wanted=asked, outputs=present, kept=kept)
+        made = ctx.node
+        node = Node(made.frame, made.method, made.seed, made.lead, asked, present, kept=kept)
         gradients = _pull_back(node, [*leaves, raw], given_of(cotangents))
         return (None, *spread(gradients, asked))
 
@@ -86,10 +86,6 @@ class Call(Stacked):
         node = dataclasses.replace(ctx.node, inputs=positions_of(tangents))
         pushed = batched_linearly(Pushforward, node, [[*leaves, raw], given_of(tangents)], 1)
         return (*spread(pushed, differentiable(node)), None)
-
-
-# `apply` binds its arguments to the signature of `forward`, and looks it up anew each time: 10 µs.
-Call.forward.__signature__ = inspect.signature(Call.forward)  # type: ignore[attr-defined]
 
 
 class Pullback(Derivative):

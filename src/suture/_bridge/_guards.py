@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from suture._node import Node
-from suture._torch import engine_skips, is_legacy_batched, tracer
+from suture._torch import apply, engine_skips, is_legacy_batched, tracer
 from suture.errors import TransformError
 
 
@@ -64,14 +64,15 @@ def batched_linearly(
     """
     linear = groups[which]
     if not any(is_legacy_batched(tensor) for tensor in linear):
-        return (direct or function.apply)(node, *(t for group in groups for t in group))
+        tensors = [tensor for group in groups for tensor in group]
+        return direct(node, *tensors) if direct else apply(function, node, *tensors)
     units = _units(linear)
     lifted = [
         units if i == which else [tensor.unsqueeze(0) for tensor in group]
         for i, group in enumerate(groups)
     ]
     deeper = dataclasses.replace(node, lead=node.lead + 1)
-    columns = function.apply(deeper, *(t for group in lifted for t in group))  # type: ignore[no-untyped-call]
+    columns = apply(function, deeper, *(t for group in lifted for t in group))
     weights = torch.cat([part for tensor in linear for part in _real_parts(tensor)])
     return tuple(_weighted(weights, column) for column in columns)
 

@@ -1,0 +1,23 @@
+"""The notebooks run from top to bottom; what they claim, they assert themselves."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=90, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
+    client.execute()
+    assert any("assert " in cell.source for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_there_is_a_notebook():
+    assert [path.stem for path in EXAMPLES] == ["through_a_string"]
