@@ -140,6 +140,25 @@ def test_gradient_and_its_cost(scenario: Scenario, case: Case) -> None:
     assert f.evaluations == 2 + 2 * case.evaluations * scenario.size + case.once
 
 
+@pytest.mark.parametrize(
+    "scenario",
+    [scenario for scenario in SCENARIOS if scenario.batch_dims is not None],
+    ids=lambda scenario: scenario.name,
+)
+@pytest.mark.parametrize("name", ["forward", "central", "richardson2", "complex"])
+def test_batch_costs_its_columns(scenario: Scenario, name: str) -> None:
+    """The columns of one row, the shared inputs, and once one evaluation to check the claim."""
+    case = CASES[name]
+    columns = sum(
+        leaf.numel() if dim is None else leaf.numel() // leaf.shape[dim]
+        for leaf, dim in zip(scenario.args, scenario.batch_dims, strict=True)
+    )
+    assert columns < scenario.size
+    f = wrap(scenario, case.method(scenario), batch_dims=scenario.batch_dims)
+    assert_gradient(scenario, f, case.order)
+    assert f.evaluations == 1 + case.evaluations * columns + case.once + 1
+
+
 @each_scenario
 def test_each_evaluation_is_one_call(scenario: Scenario) -> None:
     calls = []

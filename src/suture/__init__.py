@@ -1,9 +1,13 @@
 """Suture: functions that PyTorch cannot differentiate, trainable inside PyTorch models."""
 
-from suture import directions, errors, stencils
-from suture._differentiable import Differentiable, differentiable
-from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
-from suture._stencil import Stencil
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from suture import directions, errors, stencils
+    from suture._differentiable import Differentiable, differentiable
+    from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
+    from suture._stencil import Stencil
 
 __version__ = "0.1.0.dev0"
 
@@ -18,3 +22,28 @@ __all__ = [
     "errors",
     "stencils",
 ]
+
+_HOMES = {
+    "AbstractMethod": "_methods",
+    "CustomVJP": "_methods",
+    "Differentiable": "_differentiable",
+    "FiniteDifference": "_methods",
+    "Stencil": "_stencil",
+    "differentiable": "_differentiable",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use: `suture --help` need not wait for torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'suture' has no attribute {name!r}")
+    if name in _HOMES:
+        value = getattr(import_module(f"suture.{_HOMES[name]}"), name)
+    else:
+        value = import_module(f"suture.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -96,6 +96,7 @@ class Caller:
             modules=modules,
             modes=training_modes(modules),
             plain=plain,
+            bare=plain and len(tensors) == len(args),
         )
         return frame, tensors
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from math import prod
 from typing import Any
@@ -66,16 +66,20 @@ class Evaluator:
                 "Skip the call where the mapped dimension has size 0.",
             )
         self.devices = [tensor.device for tensor in tensors]
-        self.constants: list[Tensor | None] = []
+        # Of each argument that is not displaced, one tensor a sample; None for the others.
+        self.constants: list[Sequence[Tensor] | None] = []
         self.arrays: list[Array] = []
         for tensor, leaf, want in zip(tensors, frame.leaves, wanted, strict=True):
-            shape = (self.samples, *leaf.shape)
             if want:
                 kind = np.complex128 if leaf.dtype.is_complex else np.float64
-                self.arrays.append(rounded(host(tensor).astype(kind).reshape(shape), leaf.dtype))
+                array = np.asarray(host(tensor), kind).reshape((self.samples, *leaf.shape))
+                self.arrays.append(rounded(array, leaf.dtype))
                 self.constants.append(None)
             else:
-                self.constants.append(tensor.detach().to(leaf.dtype).reshape(shape))
+                constant = tensor.detach()
+                constant = constant if constant.dtype == leaf.dtype else constant.to(leaf.dtype)
+                shape = (self.samples, *leaf.shape)
+                self.constants.append(constant.reshape(shape).unbind(0) if lead else (constant,))
         displaced = (leaf for leaf, want in zip(frame.leaves, wanted, strict=True) if want)
         self.layout = layout_of(tuple(displaced), frame.rows)
         self.rows, self.shared = self.layout.gather(self.arrays, (self.samples,))
@@ -84,8 +88,7 @@ class Evaluator:
         """Return private copies of (args, kwargs) at x, as the function receives them."""
         one = self._no_points(np.array([sample]))
         stack: Stack = "points" if self.frame.box.vectorized else "none"
-        arrays = self.layout.scatter(one.rows, one.shared)
-        return self.frame.arguments(self._inputs(stack, one, arrays, 0))
+        return self.frame.arguments(self._inputs(stack, one))
 
     def forward(self) -> tuple[Array, dict[int, Array]]:
         """Evaluate f(x) of every sample; nothing is displaced.
@@ -148,7 +151,7 @@ class Evaluator:
     def _has_integers(self) -> bool:
         """Whether samples cannot be stacked, because leaves that are not floating differ."""
         return any(
-            constant is not None and not _is_stacked(constant) for constant in self.constants
+            constant is not None and not _is_stacked(constant[0]) for constant in self.constants
         )
 
     def _together(self, samples: Array) -> list[Array]:
@@ -165,19 +168,10 @@ class Evaluator:
         Returns:
             The values (P, R, O), and the integer outputs of each call by their position.
         """
-        count = len(batch.samples)
-        size = 1 if stack == "none" else self.frame.box.chunk_size or max(count, 1)
-        integers: dict[int, list[Array]] = {}
         with nullcontext() if self.frame.is_ambient() else self.frame.restored():
-            arrays = None if stack == "rows" else self.layout.scatter(batch.rows, batch.shared)
-            for start in range(0, count, size):
-                chunk = batch if size >= count else batch.chunk(start, start + size)
-                result = self._call(stack, chunk, self._inputs(stack, chunk, arrays, start))
-                leaves = self._read(stack, chunk, result)
-                form = self.frame.form
-                if start == 0:  # the first result fixes the form
-                    values = np.empty((count, self.layout.rows, form.width), batch.rows.dtype)
-                _results.store(form.outputs, leaves, values[start : start + size], integers)
+            values, integers = (
+                self._run_each(batch) if stack == "none" else self._run_stacked(stack, batch)
+            )
         if not np.isfinite(values).all():
             point = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
             one = batch.chunk(point, point + 1)
@@ -186,27 +180,76 @@ class Evaluator:
             )
         return values, integers
 
-    def _inputs(
-        self, stack: Stack, chunk: _Batch, arrays: list[Array] | None, start: int
-    ) -> list[Any]:
+    def _run_each(self, batch: _Batch) -> tuple[Array, dict[int, list[Array]]]:
+        """Evaluate one point a call."""
+        integers: dict[int, list[Array]] = {}
+        displaced = self._each_displaced(batch)
+        form = self.frame.outcome
+        values = None if form is None else self._room(batch)
+        for p, sample in enumerate(batch.samples.tolist()):
+            rest = iter(displaced)
+            inputs = [
+                next(rest)[p] if constant is None else self._private(constant[sample])
+                for constant in self.constants
+            ]
+            one = functools.partial(batch.chunk, p, p + 1)
+            result = self._call("none", one, inputs)
+            if values is not None and form is not None and form.is_alike(result):
+                values[p] = _results.quick(result).reshape(values.shape[1:])
+                continue
+            leaves = self._read("none", one(), result)
+            if values is None:  # the first result fixes the form
+                values = self._room(batch)
+            _results.store(self.frame.form.outputs, leaves, values[p : p + 1], integers)
+        return (self._room(batch) if values is None else values), integers
+
+    def _room(self, batch: _Batch) -> Array:
+        """Return an array for the values of all points of a batch."""
+        shape = (len(batch.samples), self.layout.rows, self.frame.form.width)
+        return np.empty(shape, batch.rows.dtype)
+
+    def _each_displaced(self, batch: _Batch) -> list[Sequence[Any]]:
+        """Return, for each displaced argument, what the function receives at each point."""
+        displaced = (i for i, constant in enumerate(self.constants) if constant is None)
+        arrays = self.layout.scatter(batch.rows, batch.shared)
+        stacks = [self._received(i, array) for i, array in zip(displaced, arrays, strict=True)]
+        if self.frame.box.interface == "numpy":
+            return [[stack[p, ...] for p in range(len(stack))] for stack in stacks]
+        return [stack.unbind(0) for stack in stacks]
+
+    def _run_stacked(self, stack: Stack, batch: _Batch) -> tuple[Array, dict[int, list[Array]]]:
+        """Evaluate many points a call."""
+        count = len(batch.samples)
+        size = self.frame.box.chunk_size or max(count, 1)
+        integers: dict[int, list[Array]] = {}
+        values = None
+        for start in range(0, count, size):
+            chunk = batch.chunk(start, start + size)
+            one = functools.partial(batch.chunk, start, start + size)
+            leaves = self._read(stack, chunk, self._call(stack, one, self._inputs(stack, chunk)))
+            if values is None:  # the first result fixes the form
+                values = self._room(batch)
+            _results.store(self.frame.form.outputs, leaves, values[start : start + size], integers)
+        return (self._room(batch) if values is None else values), integers
+
+    def _inputs(self, stack: Stack, chunk: _Batch) -> list[Any]:
         """Return what the function receives for each tensor argument: private copies."""
-        count = len(chunk.samples)
         if stack == "rows":
-            flat = chunk.rows.reshape(-1, self.layout.row_width)
-            mine = self.layout.scatter(flat, chunk.shared[0])
+            flat = chunk.rows.reshape((-1, self.layout.row_width))
+            arrays = iter(self.layout.scatter(flat, chunk.shared[0]))
         elif stack == "points":
-            mine = [array[start : start + count] for array in arrays or []]
+            arrays = iter(self.layout.scatter(chunk.rows, chunk.shared))
         else:
-            mine = [array[start, ...] for array in arrays or []]
-        displaced = iter(mine)
+            arrays = iter(self.layout.scatter(chunk.rows[0], chunk.shared[0]))
         return [
-            self._displaced(i, next(displaced))
+            self._received(i, next(arrays))
             if constant is None
             else self._constant(i, constant, stack, chunk.samples)
             for i, constant in enumerate(self.constants)
         ]
 
-    def _displaced(self, i: int, array: Array) -> Any:
+    def _received(self, i: int, array: Array) -> Any:
+        """Return points of an argument in the interface and the precision of the function."""
         dtype = self.frame.leaves[i].dtype
         if array.dtype == np.complex128:
             dtype = dtype.to_complex()
@@ -219,45 +262,49 @@ class Evaluator:
         # `to` costs 3 µs even where there is nothing to do.
         return tensor if dtype in _DOUBLE and device == CPU else tensor.to(device, dtype)
 
-    def _constant(self, i: int, constant: Tensor, stack: Stack, samples: Array) -> Any:
-        leaf = self.frame.leaves[i]
-        own = constant[samples if stack == "points" and self.samples > 1 else samples[0]]
+    def _private(self, constant: Tensor) -> Any:
+        """Return a copy of an argument that is not displaced."""
+        own = constant.clone()
+        return host(own) if self.frame.box.interface == "numpy" else own
+
+    def _constant(self, i: int, constant: Sequence[Tensor], stack: Stack, samples: Array) -> Any:
+        """Return copies of an argument that is not displaced, for the points of one call."""
+        leaf, first = self.frame.leaves[i], constant[samples[0]]
         if stack == "rows" and leaf.batch_dim is not None:
             repeats = [1] * len(leaf.shape)
             repeats[leaf.batch_dim] = len(samples)
-            own = own.repeat(repeats)
-        else:
-            own = own.clone()
-        array = host(own) if self.frame.box.interface == "numpy" else None
-        if stack != "points" or self.samples > 1 or not _is_stacked(constant):
-            return own if array is None else array
+            return self._private(first.repeat(repeats))
+        if stack != "points" or not _is_stacked(first):
+            return self._private(first)
+        if len(constant) > 1:
+            return self._private(torch.stack([constant[s] for s in samples.tolist()]))
+        own = self._private(first)[None]
         if len(samples) == 1:
-            return own[None] if array is None else array[None]
+            return own
         # Expanded, not repeated: a function that writes into it gets an error.
         shape = (len(samples), *leaf.shape)
-        return own.expand(shape) if array is None else np.broadcast_to(array, shape)
+        return np.broadcast_to(own, shape) if isinstance(own, np.ndarray) else own.expand(shape)
 
-    def _call(self, stack: Stack, chunk: _Batch, inputs: list[Any]) -> Any:
+    def _call(self, stack: Stack, chunk: Callable[[], _Batch], inputs: list[Any]) -> Any:
         args, kwargs = self.frame.arguments(inputs)
-        self.frame.counter.evaluations += len(chunk.samples)
         try:
-            return self.frame.box.fn(*args, **kwargs)
+            result = self.frame.box.fn(*args, **kwargs)
         except SutureError:
             raise
         except Exception as error:
-            count = len(chunk.samples)
+            where = chunk()
             complaint = _complaints.raised(
-                self.frame, stack, count, lambda: self._where(chunk), error
+                self.frame, stack, len(where.samples), lambda: self._where(where), error
             )
-            self._located(complaint, chunk)
+            self._located(complaint, where)
             raise complaint from error
+        finally:
+            self.frame.counter.evaluations += 1 if stack == "none" else len(chunk().samples)
+        return result
 
     def _read(self, stack: Stack, chunk: _Batch, result: Any) -> list[Any]:
         """Return the leaves of a result, numeric ones as arrays (P, *shape), and check them."""
         frame = self.frame
-        lone = None if frame.outcome is None else frame.outcome.lone
-        if stack == "none" and lone is not None and _results.is_alike(result, lone):
-            return [_results.quick(result)[None]]
         leaves, structure = _results.read(frame.box.name, result)
         leaves = [
             Read(self._unstacked(stack, leaf.array, len(chunk.samples)), leaf.dtype)
@@ -290,8 +337,7 @@ class Evaluator:
         """Save the first point of a call with the error: fresh copies, as the function had them."""
         one = batch.chunk(0, 1)
         stack: Stack = "points" if self.frame.box.vectorized else "none"
-        arrays = self.layout.scatter(one.rows, one.shared)
-        complaint.point = self.frame.arguments(self._inputs(stack, one, arrays, 0))
+        complaint.point = self.frame.arguments(self._inputs(stack, one))
         return complaint
 
     def _unstacked(self, stack: Stack, array: Array, count: int) -> Array:

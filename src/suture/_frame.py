@@ -78,6 +78,7 @@ class Frame:
         modules: the modules that the function is or holds.
         modes: their training flags.
         plain: whether the arguments are positional and not nested: a fast path.
+        bare: whether they are nothing but tensors: a faster one.
         outcome: the form of the result, known after the first evaluation.
         integers: the integer outputs of the forward pass, by position.
         rule_is_partial: whether the user's rule left some argument to differences.
@@ -99,6 +100,7 @@ class Frame:
     modules: Sequence[nn.Module]
     modes: tuple[bool, ...]
     plain: bool
+    bare: bool
     outcome: Outcome | None = None
     integers: dict[int, Array] = dataclasses.field(default_factory=dict)
     rule_is_partial: bool = False
@@ -114,6 +116,8 @@ class Frame:
         self, tensors: Sequence[Any], constants: Sequence[Any] | None = None
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return (args, kwargs) with `tensors` in their places among the constants."""
+        if self.bare and constants is None:
+            return tuple(tensors), {}
         leaves = [
             leaf.copy() if isinstance(leaf, np.ndarray) else leaf
             for leaf in (self.constants if constants is None else constants)

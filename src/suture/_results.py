@@ -69,6 +69,15 @@ class Outcome:
             elif type(result) is float:
                 self.lone = (float, None, None)
 
+    def is_alike(self, result: Any) -> bool:
+        """Whether a result has type, dtype and shape of the first: nothing need be checked."""
+        if self.lone is None:
+            return False
+        kind, dtype, shape = self.lone
+        if type(result) is not kind:
+            return False
+        return kind is float or (result.dtype == dtype and result.shape == shape)
+
     @property
     def tensors(self) -> list[Output]:
         """The outputs that become tensors."""
@@ -105,17 +114,14 @@ class Read(NamedTuple):
     dtype: torch.dtype
 
 
-def is_alike(result: Any, lone: tuple[Any, ...]) -> bool:
-    """Whether a result has type, dtype and shape of the first one."""
-    kind, dtype, shape = lone
-    if type(result) is not kind:
-        return False
-    return kind is float or (result.dtype == dtype and result.shape == shape)
-
-
 def quick(result: Any) -> Array:
     """Return a tensor, an array or a number as an array."""
-    return host(result) if type(result) is Tensor else np.asarray(result)
+    if type(result) is not Tensor:
+        return np.asarray(result)
+    try:
+        return result.numpy()
+    except (RuntimeError, TypeError):  # not plain: on another device, conjugated, bfloat16, …
+        return host(result)
 
 
 def read_leaf(name: str, leaf: Any) -> Any:
