@@ -1,7 +1,8 @@
-"""Stencils are numbers: their moments, their order, their error estimate, and what they are as objects."""
+"""Stencils are numbers: moments, order, error estimate; and what they are as objects."""
 
 import copy
 import dataclasses
+import itertools
 import math
 import pickle
 from fractions import Fraction
@@ -84,51 +85,35 @@ def test_forward_and_backward_mirror_each_other():
 # Tables. Central ones: Fornberg (1988), Mathematics of Computation 51, table 1; the others are
 # the definitions, and Richardson's (4 D(h/2) - D(h)) / 3.
 
-THIRD = Fraction(1, 3)
-TABLES = {
-    "FORWARD": (FORWARD, 1, {0: -1, 1: 1}),
-    "BACKWARD": (BACKWARD, 1, {-1: -1, 0: 1}),
-    "CENTRAL": (CENTRAL, 2, {-1: -0.5, 1: 0.5}),
-    "COMPLEX_STEP": (COMPLEX_STEP, 2, {1j: -1j}),
-    "ONE_POINT": (ONE_POINT, 0, {1: 1}),
-    "central(4)": (
-        stencils.central(4),
-        4,
-        {-2: Fraction(1, 12), -1: -2 * THIRD, 1: 2 * THIRD, 2: -Fraction(1, 12)},
-    ),
-    "central(6)": (
-        stencils.central(6),
-        6,
-        {
-            **{-3: -Fraction(1, 60), -2: Fraction(3, 20), -1: -Fraction(3, 4)},
-            **{1: Fraction(3, 4), 2: -Fraction(3, 20), 3: Fraction(1, 60)},
-        },
-    ),
-    "central(8)": (
-        stencils.central(8),
+TABLES = [
+    ("FORWARD", 1, "0 1", "-1 1"),
+    ("BACKWARD", 1, "-1 0", "-1 1"),
+    ("CENTRAL", 2, "-1 1", "-1/2 1/2"),
+    ("ONE_POINT", 0, "1", "1"),
+    ("central(4)", 4, "-2 -1 1 2", "1/12 -2/3 2/3 -1/12"),
+    ("central(6)", 6, "-3 -2 -1 1 2 3", "-1/60 3/20 -3/4 3/4 -3/20 1/60"),
+    (
+        "central(8)",
         8,
-        {
-            **{-4: Fraction(1, 280), -3: -Fraction(4, 105), -2: Fraction(1, 5)},
-            **{-1: -Fraction(4, 5), 1: Fraction(4, 5), 2: -Fraction(1, 5)},
-            **{3: Fraction(4, 105), 4: -Fraction(1, 280)},
-        },
+        "-4 -3 -2 -1 1 2 3 4",
+        "1/280 -4/105 1/5 -4/5 4/5 -1/5 4/105 -1/280",
     ),
-    "richardson(1)": (stencils.richardson(1), 2, {-1: -0.5, 1: 0.5}),
-    "richardson(2)": (
-        stencils.richardson(2),
-        4,
-        {-1: THIRD / 2, -0.5: -4 * THIRD, 0.5: 4 * THIRD, 1: -THIRD / 2},
-    ),
-}
+    ("richardson(1)", 2, "-1 1", "-1/2 1/2"),
+    ("richardson(2)", 4, "-1 -1/2 1/2 1", "1/6 -4/3 4/3 -1/6"),
+]
 
 
-@pytest.mark.parametrize(("stencil", "order", "table"), TABLES.values(), ids=TABLES.keys())
-def test_known_tables(stencil, order, table):
+@pytest.mark.parametrize(("name", "order", "nodes", "weights"), TABLES)
+def test_known_tables(name, order, nodes, weights):
+    stencil = ALL[name]
     assert stencil.order == order
-    assert stencil.nodes == tuple(table)
-    assert stencil.weights == pytest.approx(
-        [w if isinstance(w, complex) else float(w) for w in table.values()], rel=4e-16
-    )
+    assert stencil.nodes == tuple(float(Fraction(t)) for t in nodes.split())
+    exact = [float(Fraction(w)) for w in weights.split()]
+    assert stencil.weights == pytest.approx(exact, rel=4e-16)
+
+
+def test_the_complex_step_reads_the_imaginary_part():
+    assert (COMPLEX_STEP.nodes, COMPLEX_STEP.weights, COMPLEX_STEP.order) == ((1j,), (-1j,), 2)
 
 
 def test_central_is_central_of_order_two():
@@ -141,8 +126,7 @@ def test_richardson_is_the_extrapolation_tableau(levels):
     column = [slope(CENTRAL, math.exp, 0.3, 0.8 / 2**i) for i in range(levels)]
     for j in range(1, levels):
         column = [
-            fine + (fine - coarse) / (4**j - 1)
-            for coarse, fine in zip(column, column[1:], strict=False)
+            fine + (fine - coarse) / (4**j - 1) for coarse, fine in itertools.pairwise(column)
         ]
     found = slope(stencils.richardson(levels), math.exp, 0.3, 0.8)
     assert found == pytest.approx(column[0], rel=1e-14)
@@ -150,11 +134,20 @@ def test_richardson_is_the_extrapolation_tableau(levels):
 
 # Order of accuracy, by halving the step.
 
-# The step is the first whose error stands far above rounding in both halves.
+# Steps at which truncation is far above rounding, also after halving.
 HALVED = {
-    **{"FORWARD": 1e-3, "BACKWARD": 1e-3, "CENTRAL": 1e-2, "COMPLEX_STEP": 1e-2},
-    **{"central(2)": 1e-2, "central(4)": 0.1, "central(6)": 0.2, "central(8)": 0.4},
-    **{"richardson(1)": 1e-2, "richardson(2)": 0.1, "richardson(3)": 0.4, "richardson(4)": 1.0},
+    "FORWARD": 1e-3,
+    "BACKWARD": 1e-3,
+    "CENTRAL": 1e-2,
+    "COMPLEX_STEP": 1e-2,
+    "central(2)": 1e-2,
+    "central(4)": 0.1,
+    "central(6)": 0.2,
+    "central(8)": 0.4,
+    "richardson(1)": 1e-2,
+    "richardson(2)": 0.1,
+    "richardson(3)": 0.4,
+    "richardson(4)": 1.0,
 }
 
 
@@ -190,7 +183,7 @@ LONGER = {name: stencil for name, stencil in NESTED.items() if stencil.order > 2
 def test_error_weights_see_neither_constants_nor_lines(stencil):
     for power in range(stencil.order - 1):
         assert moment(stencil, power, stencil.error_weights) == pytest.approx(0, abs=1e-13)
-    assert abs(moment(stencil, stencil.order - 1, stencil.error_weights)) > 1e-3
+    assert abs(moment(stencil, stencil.order - 1, stencil.error_weights)) > 1e-4
 
 
 @pytest.mark.parametrize("name", LONGER)
@@ -215,24 +208,23 @@ def test_error_weights_bound_the_error_from_the_same_evaluations(name, x):
 @pytest.mark.parametrize("name", LONGER)
 def test_error_estimate_falls_two_orders_slower(name):
     stencil, step = LONGER[name], HALVED[name]
-    coarse, fine = (slope(stencil, math.exp, 0.3, h, stencil.error_weights) for h in (step, step / 2))
-    assert math.log2(coarse / fine) == pytest.approx(stencil.order - 2, abs=0.05)
+    coarse, fine = (
+        slope(stencil, math.exp, 0.3, h, stencil.error_weights) for h in (step, step / 2)
+    )
+    assert math.log2(coarse / fine) == pytest.approx(stencil.order - 2, abs=0.1)
 
 
 # What the methods read.
 
 
-@each(ALL)
-def test_moved_nodes_leave_out_the_forward_pass(stencil):
+@pytest.mark.parametrize("name", ALL)
+def test_moved_nodes_leave_out_the_forward_pass(name):
+    stencil = ALL[name]
     pairs = [(t, w) for t, w in zip(stencil.nodes, stencil.weights, strict=True) if t != 0]
     assert stencil.moved_nodes.tolist() == [t for t, _ in pairs]
     assert stencil.moved_weights.tolist() == [w for _, w in pairs]
-    assert stencil.base_weight == {"FORWARD": -1, "BACKWARD": 1}.get(name_of(stencil), 0)
-    assert stencil.is_complex == (stencil is COMPLEX_STEP)
-
-
-def name_of(stencil):
-    return next((name for name, known in ALL.items() if known is stencil), None)
+    assert stencil.base_weight == {"FORWARD": -1, "BACKWARD": 1}.get(name, 0)
+    assert stencil.is_complex == (name == "COMPLEX_STEP")
 
 
 def test_a_rule_of_ones_own():
