@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from suture import _tree
 from suture._frame import (
     BlackBox,
+    CallForm,
     Counter,
     Frame,
     promoted,
@@ -27,6 +28,8 @@ from suture.errors import MethodError
 
 # What a black box without floating arguments works with.
 _DOUBLE_NOISE = torch.finfo(torch.float64).eps
+# How many forms of calls are remembered: batches of many sizes must not fill the memory.
+_FORMS = 256
 # Types that pytrees do not look into and that hold nothing.
 _ATOMS = frozenset({Tensor, nn.Parameter, type(None), bool, int, float, complex, str, np.ndarray})
 
@@ -40,6 +43,7 @@ class Caller:
         # Tensors are read now: inside a transform of torch.func they have no storage.
         sizes, structure = _tree.flatten(tuple(scale) if isinstance(scale, list) else scale)
         self.scale = _tree.unflatten([_check_scale(size) for size in sizes], structure)
+        self._forms: dict[Any, CallForm] = {}
         for dim in _tree.flatten(self.batch_dims)[0]:
             if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool)):
                 raise MethodError(
@@ -59,15 +63,63 @@ class Caller:
     ) -> tuple[Frame, list[Tensor]]:
         """Return what backward will need to know of this call, and its tensors."""
         plain = not kwargs and all(type(arg) in _ATOMS for arg in args)
-        leaves, structure = (
-            (list(args), _flat(len(args))) if plain else _tree.flatten((args, kwargs))
+        leaves, structure = (args, _flat(len(args))) if plain else _tree.flatten((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        form = self._form(box, structure, leaves, len(args), plain)
+        constants = (
+            [None] * len(leaves)
+            if form.bare
+            else [self._constant(box, leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
         )
+        frame = Frame(
+            box=box,
+            counter=counter,
+            call=form,
+            constants=constants,
+            ambient_dtype=torch.get_default_dtype(),
+            ambient_device=default_device(),
+            modules=modules,
+            modes=training_modes(modules) if modules else (),
+        )
+        return frame, tensors
+
+    def _form(
+        self,
+        box: BlackBox,
+        structure: _tree.Structure,
+        leaves: Sequence[Any],
+        count: int,
+        plain: bool,
+    ) -> CallForm:
+        """Return what calls with arguments of this form have in common.
+
+        Training calls with the same form again and again; those whose arguments are not nested
+        are remembered. (A walk through pytrees also leaves garbage that only Python's collector
+        of cycles removes, and its pauses are longer than many a step.)
+        """
+        if not plain:
+            return self._new_form(box, structure, leaves, count, plain)
+        key = (box.dtype, *map(_outline, leaves))
+        known = self._forms.get(key)
+        if known is None:
+            if len(self._forms) == _FORMS:
+                self._forms.clear()
+            known = self._forms[key] = self._new_form(box, structure, leaves, count, plain)
+        return known
+
+    def _new_form(
+        self,
+        box: BlackBox,
+        structure: _tree.Structure,
+        leaves: Sequence[Any],
+        count: int,
+        plain: bool,
+    ) -> CallForm:
         positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         tensors = [leaves[i] for i in positions]
         for tensor in tensors:
             _refuse_storage(box.name, tensor)
-        constants = [self._constant(box, leaf, i, args, kwargs) for i, leaf in enumerate(leaves)]
-        dims, rows = self._batch(structure, leaves, positions, len(args))
+        dims, rows = self._batch(structure, leaves, positions, count)
         forms = [
             Leaf(tuple(tensor.shape), box.received(tensor.dtype), dim)
             for tensor, dim in zip(tensors, dims, strict=True)
@@ -79,26 +131,18 @@ class Caller:
                 'NumPy has no bfloat16, and `interface="numpy"` with `dtype=None` passes it on.',
                 "Write `dtype=torch.float32`, or leave `dtype` out for float64.",
             )
-        frame = Frame(
-            box=box,
-            counter=counter,
+        return CallForm(
             structure=structure,
-            constants=constants,
             positions=positions,
             leaves=forms,
-            scales=self._scales(structure, forms, positions, len(args)),
+            scales=self._scales(structure, forms, positions, count),
             rows=rows,
             device=next((t.device for t in tensors if t.device.type != "cpu"), CPU),
             dtype=promoted(tensors),
             noise=max((torch.finfo(dtype).eps for dtype in floats), default=_DOUBLE_NOISE),
-            ambient_dtype=torch.get_default_dtype(),
-            ambient_device=default_device(),
-            modules=modules,
-            modes=training_modes(modules),
             plain=plain,
-            bare=plain and len(tensors) == len(args),
+            bare=plain and len(tensors) == len(leaves),
         )
-        return frame, tensors
 
     def _constant(
         self, box: BlackBox, leaf: Any, i: int, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -177,6 +221,13 @@ def _refuse_storage(name: str, tensor: Tensor) -> None:
             "A black box is evaluated at numbers, all of which are stored.",
             "Pass `tensor.to_dense()`, or a tensor on a real device.",
         )
+
+
+def _outline(leaf: Any) -> Any:
+    """Return what the form of a call depends on."""
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.dtype, leaf.device, leaf.layout
+    return type(leaf)
 
 
 def _has_fraction(dtype: torch.dtype) -> bool:

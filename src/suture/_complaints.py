@@ -70,11 +70,11 @@ def summary(error: Exception) -> str:
 
 def _remedy(frame: Frame, stack: Stack, count: int, error: Exception) -> str:
     name = frame.box.name
-    doubled = frame.box.dtype is not None and frame.dtype not in (None, frame.box.dtype)
+    doubled = frame.box.dtype is not None and frame.call.dtype not in (None, frame.box.dtype)
     about_precision = any(word in str(error) for word in _PRECISION_WORDS)
     if doubled and isinstance(error, RuntimeError) and about_precision:
         return (
-            f"If `{name}` holds weights in {_short(frame.dtype)}, pass `dtype=None` to "
+            f"If `{name}` holds weights in {_short(frame.call.dtype)}, pass `dtype=None` to "
             "`differentiable`: then it receives the caller's precision."
         )
     if stack == "rows" and count > 1:
@@ -108,7 +108,9 @@ def not_finite(frame: Frame, values: Array, point: int, where: Where) -> BadResu
 def _place(frame: Frame, row: int, column: int) -> str:
     outputs = frame.form.outputs
     which = next(i for i, o in enumerate(outputs) if o.has_derivative and column < o.stop)
-    places = [f"output {which}"] * (len(outputs) > 1) + [f"row {row}"] * (frame.rows is not None)
+    places = [f"output {which}"] * (len(outputs) > 1) + [f"row {row}"] * (
+        frame.call.rows is not None
+    )
     return f" in {', '.join(places)}" if places else ""
 
 

@@ -50,7 +50,7 @@ def forward(frame: Frame, lead: int, leaves: Sequence[Tensor]) -> tuple[Tensor, 
         # A copy: the caller may write into its result, and `values` are node 0.
         tensor = torch.from_numpy(array.reshape((*shape, *output.shape)))
         dtype = frame.result_dtype(output.dtype)
-        tensors.append(tensor.to(frame.device, dtype, copy=True))
+        tensors.append(tensor.to(frame.call.device, dtype, copy=True))
     return (*tensors, torch.from_numpy(values.reshape((*shape, *values.shape[1:]))))
 
 
@@ -142,7 +142,7 @@ def pushforward_along(
     axes = Axes(first, lead_of(tangents, node.lead))
     displaced = _displaced(along, leaves, first, seconds)
     if displaced is None:
-        batch = 1 if node.frame.rows is None else node.frame.rows
+        batch = 1 if node.frame.call.rows is None else node.frame.call.rows
         shape = (prod(axes.own), prod(axes.free), batch, node.frame.form.width)
         return _unpack(node, axes, np.zeros(shape))
     pair, factors = displaced
@@ -159,7 +159,9 @@ def _everything(slopes: Array) -> Array:
 
 def _gradients(site: Site, cotangents: Array, node: Node | None) -> list[Array]:
     """Return Jᵀc for every differentiated leaf, (S, C, *shape), for cotangents (S, C, R, O)."""
-    shapes = [leaf.shape for leaf, want in zip(site.frame.leaves, site.wanted, strict=True) if want]
+    shapes = [
+        leaf.shape for leaf, want in zip(site.frame.call.leaves, site.wanted, strict=True) if want
+    ]
     if site.is_empty:
         return [np.zeros((*cotangents.shape[:2], *shape)) for shape in shapes]
     if isinstance(site.method, CustomVJP):
@@ -276,7 +278,7 @@ def _chosen(leaves: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
 def _pack(node: Node, cotangents: Sequence[Tensor]) -> Array:
     """Return cotangents (*lead, R, O); outputs without one have zeros."""
     form = node.frame.form
-    rows = 1 if node.frame.rows is None else node.frame.rows
+    rows = 1 if node.frame.call.rows is None else node.frame.call.rows
     packed = np.zeros((*lead_of(cotangents, node.lead), rows, form.width))
     for which, cotangent in zip(node.outputs, cotangents, strict=True):
         output = form.tensors[which]
@@ -296,13 +298,13 @@ def _unpack(node: Node, axes: Axes, pushed: Array) -> tuple[Tensor, ...]:
         if output.has_derivative and output.dtype is not None:
             array = axes.join(_results.unstore(output, pushed))
             tensor = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
-            tensors.append(tensor.to(frame.device, frame.result_dtype(output.dtype)))
+            tensors.append(tensor.to(frame.call.device, frame.result_dtype(output.dtype)))
     return tuple(tensors)
 
 
 def _columns(site: Site, axes: Axes, tangents: Sequence[Tensor]) -> tuple[Array, Array]:
     """Return tangents as rows (S, T, R, d) and shared columns (S, T, p)."""
-    leaves = [leaf for leaf, want in zip(site.frame.leaves, site.wanted, strict=True) if want]
+    leaves = [leaf for leaf, want in zip(site.frame.call.leaves, site.wanted, strict=True) if want]
     arrays = []
     for tangent, leaf in zip(tangents, leaves, strict=True):
         array = host(tangent).astype(np.complex128 if leaf.dtype.is_complex else np.float64)

@@ -92,7 +92,7 @@ class Site:
         self.values = values
         self.integers: dict[int, Array] = frame.integers
         self.frozen = frozen
-        self.noise = max(frame.noise, frame.form.precision, method.noise_floor())
+        self.noise = max(frame.call.noise, frame.form.precision, method.noise_floor())
         scales = self._scales() if frozen is None else (frozen.scale_rows, frozen.scale_shared)
         self.scale_rows: Array = scales[0]
         self.scale_shared: Array = scales[1]
@@ -192,7 +192,7 @@ class Site:
         scales = []
         displaced = iter(self.evaluator.arrays)
         for leaf, scale, want in zip(
-            self.frame.leaves, self.frame.scales, self.wanted, strict=True
+            self.frame.call.leaves, self.frame.call.scales, self.wanted, strict=True
         ):
             if not want:
                 continue
@@ -232,7 +232,7 @@ class Site:
         claims: dict[frozenset[Any], Generator[Points, Array, Any]] = {}
         if self.evaluator.layout.batched and self.evaluator.layout.row_width and self._has_company:
             batched = self._unchecked(
-                "rows", [leaf.batch_dim is not None for leaf in self.frame.leaves]
+                "rows", [leaf.batch_dim is not None for leaf in self.frame.call.leaves]
             )
             if batched:
                 claims[batched] = _claims.check_rows(primals[0], name)
@@ -254,7 +254,7 @@ class Site:
 
         Empty if all of it has been established.
         """
-        form = tuple((leaf.row_shape, leaf.dtype) for leaf in self.frame.leaves)
+        form = tuple((leaf.row_shape, leaf.dtype) for leaf in self.frame.call.leaves)
         leaves = [i for i, want in enumerate(self.wanted) if want and concerned[i]]
         facts = frozenset((claim, form, i) for i in leaves)
         return frozenset() if facts <= self.frame.counter.checked else facts
@@ -262,7 +262,9 @@ class Site:
     def _refuse_complex(self) -> None:
         if not self.method.is_complex():
             return
-        leaves = [leaf for leaf, want in zip(self.frame.leaves, self.wanted, strict=True) if want]
+        leaves = [
+            leaf for leaf, want in zip(self.frame.call.leaves, self.wanted, strict=True) if want
+        ]
         outputs = self.frame.form.outputs
         if any(leaf.dtype.is_complex for leaf in leaves) or any(
             o.kind == "complex" for o in outputs

@@ -69,7 +69,7 @@ class Evaluator:
         # Of each argument that is not displaced, one tensor a sample; None for the others.
         self.constants: list[Sequence[Tensor] | None] = []
         self.arrays: list[Array] = []
-        for tensor, leaf, want in zip(tensors, frame.leaves, wanted, strict=True):
+        for tensor, leaf, want in zip(tensors, frame.call.leaves, wanted, strict=True):
             if want:
                 kind = np.complex128 if leaf.dtype.is_complex else np.float64
                 array = np.asarray(host(tensor), kind).reshape((self.samples, *leaf.shape))
@@ -80,8 +80,8 @@ class Evaluator:
                 constant = constant if constant.dtype == leaf.dtype else constant.to(leaf.dtype)
                 shape = (self.samples, *leaf.shape)
                 self.constants.append(constant.reshape(shape).unbind(0) if lead else (constant,))
-        displaced = (leaf for leaf, want in zip(frame.leaves, wanted, strict=True) if want)
-        self.layout = layout_of(tuple(displaced), frame.rows)
+        displaced = (leaf for leaf, want in zip(frame.call.leaves, wanted, strict=True) if want)
+        self.layout = layout_of(tuple(displaced), frame.call.rows)
         self.rows, self.shared = self.layout.gather(self.arrays, (self.samples,))
 
     def arguments(self, sample: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -146,7 +146,7 @@ class Evaluator:
     def _stack(self, request: Request) -> Stack:
         if self.frame.box.vectorized:
             return "points"
-        return "rows" if self.frame.rows is not None and request.same_shared else "none"
+        return "rows" if self.frame.call.rows is not None and request.same_shared else "none"
 
     def _has_integers(self) -> bool:
         """Whether samples cannot be stacked, because leaves that are not floating differ."""
@@ -250,7 +250,7 @@ class Evaluator:
 
     def _received(self, i: int, array: Array) -> Any:
         """Return points of an argument in the interface and the precision of the function."""
-        dtype = self.frame.leaves[i].dtype
+        dtype = self.frame.call.leaves[i].dtype
         if array.dtype == np.complex128:
             dtype = dtype.to_complex()
         if not array.flags.c_contiguous:
@@ -269,7 +269,7 @@ class Evaluator:
 
     def _constant(self, i: int, constant: Sequence[Tensor], stack: Stack, samples: Array) -> Any:
         """Return copies of an argument that is not displaced, for the points of one call."""
-        leaf, first = self.frame.leaves[i], constant[samples[0]]
+        leaf, first = self.frame.call.leaves[i], constant[samples[0]]
         if stack == "rows" and leaf.batch_dim is not None:
             repeats = [1] * len(leaf.shape)
             repeats[leaf.batch_dim] = len(samples)
@@ -313,7 +313,7 @@ class Evaluator:
             for leaf in leaves
         ]
         if frame.outcome is None:
-            frame.outcome = _results.outcome(frame.box.name, leaves, structure, frame.rows)
+            frame.outcome = _results.outcome(frame.box.name, leaves, structure, frame.call.rows)
             frame.outcome.remember(result, stack)
         else:
             try:
@@ -343,7 +343,7 @@ class Evaluator:
     def _unstacked(self, stack: Stack, array: Array, count: int) -> Array:
         if stack == "none":
             return array[None]
-        rows = self.frame.rows if stack == "rows" else None
+        rows = self.frame.call.rows if stack == "rows" else None
         expected = count if rows is None else count * rows
         if array.ndim == 0 or array.shape[0] != expected:
             raise _complaints.not_stacked(self.frame, array.shape, count, rows)

@@ -57,15 +57,12 @@ class BlackBox:
         return self.dtype if dtype.is_floating_point else dtype
 
 
-@dataclasses.dataclass(slots=True)
-class Frame:
-    """One call of the black box, as the forward pass saw it.
+@dataclasses.dataclass(frozen=True, slots=True)
+class CallForm:
+    """What calls with arguments of the same form have in common.
 
     Attributes:
-        box: the function.
-        counter: where its evaluations are counted.
         structure: the nesting of (args, kwargs).
-        constants: their leaves, with None in the place of tensors.
         positions: where the tensors stand among the leaves.
         leaves: the tensors' form.
         scales: the user's scale for each tensor, None for automatic ones.
@@ -73,21 +70,11 @@ class Frame:
         device: where results go.
         dtype: the promoted dtype of the floating tensors, None without any.
         noise: the noise of the precision that the function receives.
-        ambient_dtype: torch's default dtype at the forward.
-        ambient_device: torch's default device at the forward.
-        modules: the modules that the function is or holds.
-        modes: their training flags.
         plain: whether the arguments are positional and not nested: a fast path.
         bare: whether they are nothing but tensors: a faster one.
-        outcome: the form of the result, known after the first evaluation.
-        integers: the integer outputs of the forward pass, by position.
-        rule_is_partial: whether the user's rule left some argument to differences.
     """
 
-    box: BlackBox
-    counter: Counter
     structure: _tree.Structure
-    constants: list[Any]
     positions: list[int]
     leaves: list[Leaf]
     scales: list[Array | None]
@@ -95,12 +82,36 @@ class Frame:
     device: torch.device
     dtype: torch.dtype | None
     noise: float
+    plain: bool
+    bare: bool
+
+
+@dataclasses.dataclass(slots=True)
+class Frame:
+    """One call of the black box, as the forward pass saw it.
+
+    Attributes:
+        box: the function.
+        counter: where its evaluations are counted.
+        call: the form of its arguments.
+        constants: the leaves of (args, kwargs), with None in the place of tensors.
+        ambient_dtype: torch's default dtype at the forward.
+        ambient_device: torch's default device at the forward.
+        modules: the modules that the function is or holds.
+        modes: their training flags.
+        outcome: the form of the result, known after the first evaluation.
+        integers: the integer outputs of the forward pass, by position.
+        rule_is_partial: whether the user's rule left some argument to differences.
+    """
+
+    box: BlackBox
+    counter: Counter
+    call: CallForm
+    constants: list[Any]
     ambient_dtype: torch.dtype
     ambient_device: torch.device
     modules: Sequence[nn.Module]
     modes: tuple[bool, ...]
-    plain: bool
-    bare: bool
     outcome: Outcome | None = None
     integers: dict[int, Array] = dataclasses.field(default_factory=dict)
     rule_is_partial: bool = False
@@ -116,28 +127,29 @@ class Frame:
         self, tensors: Sequence[Any], constants: Sequence[Any] | None = None
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return (args, kwargs) with `tensors` in their places among the constants."""
-        if self.bare and constants is None:
+        if self.call.bare and constants is None:
             return tuple(tensors), {}
         leaves = [
             leaf.copy() if isinstance(leaf, np.ndarray) else leaf
             for leaf in (self.constants if constants is None else constants)
         ]
-        for position, tensor in zip(self.positions, tensors, strict=True):
+        for position, tensor in zip(self.call.positions, tensors, strict=True):
             leaves[position] = tensor
-        if self.plain:
+        if self.call.plain:
             return tuple(leaves), {}
-        args, kwargs = _tree.unflatten(leaves, self.structure)
+        args, kwargs = _tree.unflatten(leaves, self.call.structure)
         return args, kwargs
 
     def result_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype of the caller's result for what the function returned."""
-        if self.dtype is None or not (dtype.is_floating_point or dtype.is_complex):
+        precision = self.call.dtype
+        if precision is None or not (dtype.is_floating_point or dtype.is_complex):
             return dtype
-        return self.dtype.to_complex() if dtype.is_complex else self.dtype
+        return precision.to_complex() if dtype.is_complex else precision
 
     def check_modes(self) -> None:
         """Raise if a module was switched between train and eval since the forward."""
-        if self.modes != training_modes(self.modules):
+        if self.modules and self.modes != training_modes(self.modules):
             raise MethodError(
                 f"`{self.box.name}` was switched between train() and eval() after the forward.",
                 "Differences between the two modes are not derivatives.",
@@ -153,7 +165,7 @@ class Frame:
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            for kind in {"cpu", self.device.type}:
+            for kind in {"cpu", self.call.device.type}:
                 stack.enter_context(torch.autocast(kind, enabled=False))
             stack.callback(torch.set_default_dtype, torch.get_default_dtype())
             torch.set_default_dtype(self.ambient_dtype)
@@ -167,14 +179,14 @@ class Frame:
             and torch.get_default_dtype() == self.ambient_dtype
             and default_device() == self.ambient_device
             and not torch.is_autocast_enabled("cpu")
-            and not torch.is_autocast_enabled(self.device.type)
+            and not torch.is_autocast_enabled(self.call.device.type)
         )
 
     def names(self) -> list[str]:
         """Return what each tensor argument is called: `x`, `state['mass']`."""
-        placeholders = self.arguments([0] * len(self.positions))
+        placeholders = self.arguments([0] * len(self.call.positions))
         paths = _tree.paths(placeholders)
-        return [_named(self.box.fn, paths[position]) for position in self.positions]
+        return [_named(self.box.fn, paths[position]) for position in self.call.positions]
 
 
 def _named(fn: Callable[..., Any], path: str) -> str:

@@ -49,7 +49,7 @@ class Node:
 
     def flags(self, positions: Sequence[int]) -> tuple[bool, ...]:
         """Return positions among the leaves as flags."""
-        return tuple(i in positions for i in range(len(self.frame.leaves)))
+        return tuple(i in positions for i in range(len(self.frame.call.leaves)))
 
     @property
     def moves(self) -> tuple[bool, ...]:

@@ -82,7 +82,7 @@ def ask_jvp(site: Site, rule: CustomVJP, rows: Array, shared: Array) -> Array:
 
 
 def _leaves(site: Site) -> list[Any]:
-    return [leaf for leaf, want in zip(site.frame.leaves, site.wanted, strict=True) if want]
+    return [leaf for leaf, want in zip(site.frame.call.leaves, site.wanted, strict=True) if want]
 
 
 def _kind(dtype: torch.dtype) -> type:
@@ -117,7 +117,7 @@ def _outputs(site: Site, values: Array, integers: dict[int, Array] | None) -> An
 def _as_received(site: Site, array: Array, dtype: torch.dtype | None) -> Any:
     """Return an array in the interface of the black box, stacked if it wants stacked points."""
     stacked = array[None] if site.frame.box.vectorized else array
-    tensor = torch.from_numpy(np.array(stacked)).to(site.frame.device, dtype)
+    tensor = torch.from_numpy(np.array(stacked)).to(site.frame.call.device, dtype)
     return _results.host(tensor) if site.frame.box.interface == "numpy" else tensor
 
 
@@ -126,7 +126,7 @@ def _tangents(site: Site, rows: Array, shared: Array, sample: int) -> Any:
     frame = site.frame
     displaced = iter(site.evaluator.layout.scatter(rows.copy(), shared.copy()))
     leaves: list[Any] = []
-    for leaf, want in zip(frame.leaves, site.wanted, strict=True):
+    for leaf, want in zip(frame.call.leaves, site.wanted, strict=True):
         array = next(displaced) if want else np.zeros(leaf.shape, _kind(leaf.dtype))
         floats = leaf.dtype.is_floating_point or leaf.dtype.is_complex
         leaves.append(_as_received(site, array, leaf.dtype) if floats else None)
@@ -170,7 +170,9 @@ def _read_gradient(site: Site, args: tuple[Any, ...], result: Any, finite: bool)
     by_position = dict(enumerate(spread))
     names = site.frame.names()
     found = []
-    for i, (position, leaf) in enumerate(zip(site.frame.positions, site.frame.leaves, strict=True)):
+    for i, (position, leaf) in enumerate(
+        zip(site.frame.call.positions, site.frame.call.leaves, strict=True)
+    ):
         if site.wanted[i]:
             entry = by_position.get(position, NotImplemented)
             found.append(

@@ -42,7 +42,7 @@ class Call(Stacked):
     @classmethod
     def sizes(cls, node: Node) -> list[int]:
         """Leaves."""
-        return [len(node.frame.leaves)]
+        return [len(node.frame.call.leaves)]
 
     @staticmethod
     def forward(node: Node, *leaves: Tensor) -> Tensors:
@@ -94,7 +94,7 @@ class Pullback(Derivative):
     @classmethod
     def sizes(cls, node: Node) -> list[int]:
         """Leaves with values, cotangents."""
-        return [len(node.frame.leaves) + 1, len(node.outputs)]
+        return [len(node.frame.call.leaves) + 1, len(node.outputs)]
 
     @staticmethod
     def forward(node: Node, *tensors: Tensor) -> Tensors:
@@ -106,7 +106,7 @@ class Pullback(Derivative):
     @uncompiled
     def backward(ctx: Any, *tangents: Maybe) -> tuple[Maybe, ...]:
         """Differentiate uᵀJᵀc: by x it is the derivative of Jᵀc along u, by c it is Ĵu."""
-        node, at, given = ctx.node, len(ctx.node.frame.leaves), given_of(tangents)
+        node, at, given = ctx.node, len(ctx.node.frame.call.leaves), given_of(tangents)
         here, cotangents = Pullback.groups(node, ctx.saved_tensors)
         node = dataclasses.replace(node, inputs=among(node.wanted, tangents))
         asked = needed(ctx, 0, at)
@@ -144,7 +144,7 @@ class Pushforward(Derivative):
     @classmethod
     def sizes(cls, node: Node) -> list[int]:
         """Leaves with values, tangents."""
-        return [len(node.frame.leaves) + 1, len(node.inputs)]
+        return [len(node.frame.call.leaves) + 1, len(node.inputs)]
 
     @staticmethod
     def forward(node: Node, *tensors: Tensor) -> Tensors:
@@ -156,7 +156,7 @@ class Pushforward(Derivative):
     @uncompiled
     def backward(ctx: Any, *cotangents: Maybe) -> tuple[Maybe, ...]:
         """Differentiate cᵀJv: by x it is the derivative of Jᵀc along v, by v it is Jᵀc."""
-        node, at, given = ctx.node, len(ctx.node.frame.leaves), given_of(cotangents)
+        node, at, given = ctx.node, len(ctx.node.frame.call.leaves), given_of(cotangents)
         here, tangents = Pushforward.groups(node, ctx.saved_tensors)
         node = dataclasses.replace(node, outputs=among(differentiable(node), cotangents))
         asked = needed(ctx, 0, at)

@@ -31,7 +31,7 @@ class PullbackAlong(Derivative):
     @classmethod
     def sizes(cls, node: Node) -> list[int]:
         """Leaves with values, cotangents, tangents."""
-        return [len(node.frame.leaves) + 1, len(node.outputs), len(node.inputs)]
+        return [len(node.frame.call.leaves) + 1, len(node.outputs), len(node.inputs)]
 
     @staticmethod
     def forward(node: Node, *tensors: Tensor) -> Tensors:
@@ -43,7 +43,7 @@ class PullbackAlong(Derivative):
     @uncompiled
     def backward(ctx: Any, *seconds: Maybe) -> tuple[Maybe, ...]:
         """Differentiate by c and by u, in which it is linear: second derivatives again."""
-        node, at, given = ctx.node, len(ctx.node.frame.leaves), given_of(seconds)
+        node, at, given = ctx.node, len(ctx.node.frame.call.leaves), given_of(seconds)
         here, cotangents, tangents = PullbackAlong.groups(node, ctx.saved_tensors)
         _refuse_third(node, any(needed(ctx, 0, at)))
         which = among(node.wanted, seconds)
@@ -83,7 +83,7 @@ class PushforwardAlong(Derivative):
     @classmethod
     def sizes(cls, node: Node) -> list[int]:
         """Leaves with values, tangents, second tangents."""
-        return [len(node.frame.leaves) + 1, len(node.inputs), len(node.seconds)]
+        return [len(node.frame.call.leaves) + 1, len(node.inputs), len(node.seconds)]
 
     @staticmethod
     def forward(node: Node, *tensors: Tensor) -> Tensors:
@@ -95,7 +95,7 @@ class PushforwardAlong(Derivative):
     @uncompiled
     def backward(ctx: Any, *cotangents: Maybe) -> tuple[Maybe, ...]:
         """Differentiate by v and by w, in which it is linear: second derivatives again."""
-        node, at, given = ctx.node, len(ctx.node.frame.leaves), given_of(cotangents)
+        node, at, given = ctx.node, len(ctx.node.frame.call.leaves), given_of(cotangents)
         here, tangents, seconds = PushforwardAlong.groups(node, ctx.saved_tensors)
         _refuse_third(node, any(needed(ctx, 0, at)))
         node = dataclasses.replace(node, outputs=among(differentiable(node), cotangents))
