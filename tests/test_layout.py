@@ -94,7 +94,7 @@ def test_concatenated_batches(drawn, points):
     rows = numbers(points, layout.rows, layout.row_width)
     shared = numbers(layout.shared_width, seed=1)
     one_by_one = [layout.scatter(block, shared) for block in rows]
-    together = layout.scatter(rows.reshape(-1, layout.row_width), shared)
+    together = layout.scatter(rows.reshape(points * layout.rows, layout.row_width), shared)
     for i, leaf in enumerate(leaves):
         if leaf.batch_dim is None:
             np.testing.assert_array_equal(together[i], layout.scatter(rows[:0], shared)[i])

@@ -55,6 +55,8 @@ def broadcast(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
 def samples(raw: Tensor, tail: int) -> Array:
     """Return (S, …) from (*lead, …)."""
     array = host(raw)
+    if array.ndim == tail:
+        return array[None]
     return (
         array.reshape(-1, *array.shape[array.ndim - tail :]) if array.size else _empty(array, tail)
     )

@@ -53,6 +53,10 @@ class Caller:
                     "`batch_dims=(0, None)`.",
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is remembered: a copy makes its own."""
+        return {**self.__dict__, "_forms": {}}
+
     def frame(
         self,
         box: BlackBox,

@@ -21,6 +21,7 @@ from suture._axes import Axes, broadcast, lead_of, samples
 from suture._drive import Site
 from suture._evaluate import Evaluator
 from suture._frame import Frame
+from suture._inputs import Inputs
 from suture._methods import CustomVJP, contract, unit_length
 from suture._node import Node
 from suture._results import host
@@ -40,7 +41,7 @@ def forward(frame: Frame, lead: int, leaves: Sequence[Tensor]) -> tuple[Tensor, 
         float64: node 0 of the stencil, which must not lose digits to the caller's dtype.
     """
     shape = leaves[0].shape[:lead] if leaves else ()
-    values, integers = Evaluator(frame, leaves, lead, [False] * len(leaves)).forward()
+    values, integers = Evaluator(Inputs(frame, leaves, lead, (False,) * len(leaves))).forward()
     frame.integers = integers
     tensors = []
     for i, output in enumerate(frame.form.outputs):
@@ -172,7 +173,7 @@ def _gradients(site: Site, cotangents: Array, node: Node | None) -> list[Array]:
         found = [k.contracted(cotangents[s]) for s, k in enumerate(node.kept)]
     else:
         found = site.linearize([_Contraction(c) for c in cotangents])
-    layout = site.evaluator.layout
+    layout = site.inputs.layout
     columns = [linearization.gradients(layout.row_width) for linearization in found]
     if len(columns) == 1:
         rows, shared = columns[0]
@@ -192,7 +193,7 @@ class _Contraction:
 
 
 def _slopes_fit(site: Site) -> bool:
-    outputs = site.evaluator.layout.rows * site.frame.form.width
+    outputs = site.inputs.layout.rows * site.frame.form.width
     return site.samples * site.columns * outputs <= _KEPT
 
 
@@ -250,8 +251,8 @@ def _displaced(
         method = method.remainder
     step = method.outer_step(base.noise)
     alpha = unit_length(rows / (step * base.scale_rows), shared / (step * base.scale_shared))
-    moves = base.evaluator.layout.scatter(alpha[:, :, None] * rows, alpha[:, :1] * shared)
-    moved = iter(zip(base.evaluator.arrays, moves, strict=True))
+    moves = base.inputs.layout.scatter(alpha[:, :, None] * rows, alpha[:, :1] * shared)
+    moved = iter(zip(base.inputs.arrays, moves, strict=True))
     stacked = []
     for leaf, moves_here in zip(spread, node.moves, strict=True):
         samples = leaf.detach().reshape(base.samples, *leaf.shape[node.lead :])
@@ -279,7 +280,11 @@ def _pack(node: Node, cotangents: Sequence[Tensor]) -> Array:
     """Return cotangents (*lead, R, O); outputs without one have zeros."""
     form = node.frame.form
     rows = 1 if node.frame.call.rows is None else node.frame.call.rows
-    packed = np.zeros((*lead_of(cotangents, node.lead), rows, form.width))
+    lead = lead_of(cotangents, node.lead)
+    if len(form.outputs) == 1 and form.outputs[0].kind == "real":
+        (cotangent,) = cotangents
+        return np.asarray(host(cotangent), np.float64).reshape((*lead, rows, form.width))
+    packed = np.zeros((*lead, rows, form.width))
     for which, cotangent in zip(node.outputs, cotangents, strict=True):
         output = form.tensors[which]
         array = host(cotangent)
@@ -310,7 +315,7 @@ def _columns(site: Site, axes: Axes, tangents: Sequence[Tensor]) -> tuple[Array,
         array = host(tangent).astype(np.complex128 if leaf.dtype.is_complex else np.float64)
         arrays.append(axes.split(array, len(leaf.shape)))
     counts = (prod(axes.own), prod(axes.free))
-    return site.evaluator.layout.gather(arrays, counts)
+    return site.inputs.layout.gather(arrays, counts)
 
 
 def _leave(array: Array, leaf: Tensor) -> Tensor:

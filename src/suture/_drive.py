@@ -16,6 +16,7 @@ from torch import Tensor
 from suture import _claims, _steps
 from suture._evaluate import Evaluator, Request
 from suture._frame import Frame
+from suture._inputs import Inputs
 from suture._methods import AbstractMethod, Contract, Linearization, Points, Primal
 from suture._results import host
 from suture._types import Array
@@ -87,8 +88,9 @@ class Site:
         frame.check_modes()
         self.frame, self.method, self.seed = frame, method, seed
         self.tensors, self.lead, self.wanted = tensors, lead, tuple(wanted)
-        self.evaluator = Evaluator(frame, tensors, lead, wanted)
-        self.samples = self.evaluator.samples
+        self.inputs = Inputs(frame, tensors, lead, self.wanted)
+        self.evaluator = Evaluator(self.inputs)
+        self.samples = self.inputs.samples
         self.values = values
         self.integers: dict[int, Array] = frame.integers
         self.frozen = frozen
@@ -100,12 +102,12 @@ class Site:
     @property
     def columns(self) -> int:
         """The number n of columns that are differentiated."""
-        return self.evaluator.layout.row_width + self.evaluator.layout.shared_width
+        return self.inputs.layout.row_width + self.inputs.layout.shared_width
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to differentiate."""
-        outputs = self.evaluator.layout.rows * self.frame.form.width
+        outputs = self.inputs.layout.rows * self.frame.form.width
         return self.samples * self.columns * outputs == 0
 
     def evaluate(self) -> None:
@@ -168,13 +170,13 @@ class Site:
     def _primals(self) -> list[Primal]:
         if self.values is None and self.method.needs_value():
             self.evaluate()
-        layout = self.evaluator.layout
+        layout = self.inputs.layout
         derivative: Literal[1, 2] = 1 if self.frozen is None else 2
         period = len(self.scale_rows)
         return [
             Primal(
-                rows=self.evaluator.rows[s],
-                shared=self.evaluator.shared[s],
+                rows=self.inputs.rows[s],
+                shared=self.inputs.shared[s],
                 value=None if self.values is None else self.values[s],
                 outputs=self.frame.form.width,
                 scale_rows=self.scale_rows[s % period],
@@ -190,7 +192,7 @@ class Site:
     def _scales(self) -> tuple[Array, Array]:
         """Return the scale of each column: the user's, or the typical size of its input."""
         scales = []
-        displaced = iter(self.evaluator.arrays)
+        displaced = iter(self.inputs.arrays)
         for leaf, scale, want in zip(
             self.frame.call.leaves, self.frame.call.scales, self.wanted, strict=True
         ):
@@ -205,7 +207,7 @@ class Site:
                 sizes = _steps.typical_size(array, tuple(range(1, array.ndim)))
             # A complex element is two columns, of the same scale.
             scales.append(sizes * (1 + 1j) if leaf.dtype.is_complex else sizes)
-        return self.evaluator.layout.gather(scales, (self.samples,))
+        return self.inputs.layout.gather(scales, (self.samples,))
 
     def _draw(self, sample: int) -> Callable[[], np.random.Generator]:
         """Return what makes the generator of a sample: a function of its inputs and the seed.
@@ -217,9 +219,9 @@ class Site:
 
         def draw() -> np.random.Generator:
             digest = hashlib.blake2b(repr(self.seed).encode(), digest_size=16)
-            digest.update(self.evaluator.rows[sample].tobytes())
-            digest.update(self.evaluator.shared[sample].tobytes())
-            for constant in self.evaluator.constants:
+            digest.update(self.inputs.rows[sample].tobytes())
+            digest.update(self.inputs.shared[sample].tobytes())
+            for constant in self.inputs.constants:
                 if constant is not None:
                     digest.update(host(constant[sample]).tobytes())
             return np.random.default_rng(int.from_bytes(digest.digest(), "little"))
@@ -230,7 +232,7 @@ class Site:
         """Return the checks that this gradient relies on and that have not been made."""
         name = self.frame.box.name
         claims: dict[frozenset[Any], Generator[Points, Array, Any]] = {}
-        if self.evaluator.layout.batched and self.evaluator.layout.row_width and self._has_company:
+        if self.inputs.layout.batched and self.inputs.layout.row_width and self._has_company:
             batched = self._unchecked(
                 "rows", [leaf.batch_dim is not None for leaf in self.frame.call.leaves]
             )
@@ -247,7 +249,7 @@ class Site:
         """Whether rows share a call with displaced rows: one row alone shows nothing."""
         box = self.frame.box
         concatenated = not box.vectorized and box.chunk_size != 1
-        return self.evaluator.layout.rows > 1 or concatenated
+        return self.inputs.layout.rows > 1 or concatenated
 
     def _unchecked(self, claim: str, concerned: Sequence[bool]) -> frozenset[Any]:
         """Return what a check would establish: (claim, form, leaf) for each displaced leaf.
@@ -284,9 +286,15 @@ def _request(sample: int, primal: Primal, points: Points) -> Request:
     rows, shared = points.rows, points.shared
     same_shared = shared is None or shared.size == 0
     if rows is None:
-        rows = np.repeat(primal.rows[None], len(points), axis=0)
+        rows = _repeated(primal.rows, len(points))
     if shared is None:
-        shared = np.repeat(primal.shared[None], len(points), axis=0)
+        shared = _repeated(primal.shared, len(points))
     if rows.dtype != shared.dtype:  # one part has complex displacements, the other none
         rows, shared = rows.astype(np.complex128), shared.astype(np.complex128)
     return Request(sample, rows, shared, same_shared)
+
+
+def _repeated(array: Array, count: int) -> Array:
+    copies = np.empty((count, *array.shape))
+    copies[...] = array
+    return copies

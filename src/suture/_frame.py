@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from suture import _tree
-from suture._layout import Leaf
+from suture._layout import Layout, Leaf
 from suture._results import Outcome
 from suture._torch import default_device
 from suture._types import Array, Interface
@@ -57,7 +57,7 @@ class BlackBox:
         return self.dtype if dtype.is_floating_point else dtype
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class CallForm:
     """What calls with arguments of the same form have in common.
 
@@ -72,6 +72,8 @@ class CallForm:
         noise: the noise of the precision that the function receives.
         plain: whether the arguments are positional and not nested: a fast path.
         bare: whether they are nothing but tensors: a faster one.
+        layouts: those that were needed so far.
+        last_outcome: the form of the result of the last call of this form.
     """
 
     structure: _tree.Structure
@@ -84,6 +86,16 @@ class CallForm:
     noise: float
     plain: bool
     bare: bool
+    layouts: dict[tuple[bool, ...], Layout] = dataclasses.field(default_factory=dict)
+    last_outcome: Outcome | None = None
+
+    def layout(self, wanted: tuple[bool, ...]) -> Layout:
+        """Return the layout of the leaves that are differentiated; it is made once."""
+        known = self.layouts.get(wanted)
+        if known is None:
+            chosen = [leaf for leaf, want in zip(self.leaves, wanted, strict=True) if want]
+            known = self.layouts[wanted] = Layout(chosen, self.rows)
+        return known
 
 
 @dataclasses.dataclass(slots=True)

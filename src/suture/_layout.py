@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from math import prod
 
@@ -43,12 +42,6 @@ class _Segment:
     in_rows: bool
     start: int
     stop: int
-
-
-@functools.lru_cache(maxsize=256)
-def layout_of(leaves: tuple[Leaf, ...], rows: int | None) -> Layout:
-    """Return the layout of these leaves; training asks for the same one at every step."""
-    return Layout(leaves, rows)
 
 
 class Layout:
@@ -130,9 +123,12 @@ def rounded(array: Array, dtype: torch.dtype) -> Array:
     if real == torch.float64:
         return array
     if np.iscomplexobj(array):
-        return rounded(array.real, real) + 1j * rounded(array.imag, real)
+        both = np.empty_like(array)
+        both.real, both.imag = rounded(array.real, real), rounded(array.imag, real)
+        return both
     if real in _NUMPY_FLOATS:
-        return array.astype(_NUMPY_FLOATS[real]).astype(np.float64)
+        with np.errstate(over="ignore"):  # beyond the range it is infinite, as in torch
+            return array.astype(_NUMPY_FLOATS[real]).astype(np.float64)
     # NumPy has no bfloat16.
     return torch.from_numpy(np.ascontiguousarray(array)).to(real).double().numpy()
 

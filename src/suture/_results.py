@@ -116,12 +116,7 @@ class Read(NamedTuple):
 
 def quick(result: Any) -> Array:
     """Return a tensor, an array or a number as an array."""
-    if type(result) is not Tensor:
-        return np.asarray(result)
-    try:
-        return result.numpy()
-    except (RuntimeError, TypeError):  # not plain: on another device, conjugated, bfloat16, …
-        return host(result)
+    return host(result) if type(result) is Tensor else np.asarray(result)
 
 
 def read_leaf(name: str, leaf: Any) -> Any:
@@ -162,7 +157,11 @@ def _torch_dtype(array: Array) -> torch.dtype:
 
 def host(tensor: Tensor) -> Array:
     """Return a tensor's numbers as an array on the host, a view where that is possible."""
-    plain = tensor.detach()
+    plain = tensor.detach() if tensor.requires_grad else tensor
+    try:
+        return plain.numpy()
+    except (RuntimeError, TypeError):  # not plain: on another device, conjugated, bfloat16, …
+        pass
     if plain.device.type != "cpu" or plain.is_conj() or plain.is_neg():
         plain = plain.cpu().resolve_conj().resolve_neg()
     # NumPy has no bfloat16; float32 holds its numbers exactly.

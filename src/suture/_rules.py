@@ -91,7 +91,7 @@ def _kind(dtype: torch.dtype) -> type:
 
 def _arguments(site: Site, sample: int) -> tuple[Any, ...]:
     """Return private copies of the positional arguments of one sample."""
-    return site.evaluator.arguments(sample)[0]
+    return site.inputs.arguments(sample)[0]
 
 
 def _output(site: Site, sample: int) -> Any:
@@ -124,7 +124,7 @@ def _as_received(site: Site, array: Array, dtype: torch.dtype | None) -> Any:
 def _tangents(site: Site, rows: Array, shared: Array, sample: int) -> Any:
     """Return the tangents in the structure of the positional arguments."""
     frame = site.frame
-    displaced = iter(site.evaluator.layout.scatter(rows.copy(), shared.copy()))
+    displaced = iter(site.inputs.layout.scatter(rows.copy(), shared.copy()))
     leaves: list[Any] = []
     for leaf, want in zip(frame.call.leaves, site.wanted, strict=True):
         array = next(displaced) if want else np.zeros(leaf.shape, _kind(leaf.dtype))

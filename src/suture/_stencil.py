@@ -55,26 +55,31 @@ class Stencil:
 
     def __post_init__(self) -> None:
         """Refuse tables that are not rules."""
-        if len(self.nodes) != len(self.weights) or len(set(self.nodes)) != len(self.nodes):
-            raise MethodError(
-                f"A stencil with nodes {self.nodes} and weights {self.weights} is not a rule.",
-                "Each node needs one weight, and no node may stand twice.",
-                "Write for example `Stencil(nodes=(0, 1), weights=(-1, 1), order=1)`.",
-            )
-        if not all(cmath.isfinite(number) for number in (*self.nodes, *self.weights)):
-            raise MethodError(
-                f"A stencil with nodes {self.nodes} and weights {self.weights} is not a rule.",
-                "All nodes and weights must be finite.",
-                "Write for example `Stencil(nodes=(0, 1), weights=(-1, 1), order=1)`.",
-            )
+        for field in ("nodes", "weights", "error_weights"):
+            if isinstance(numbers := getattr(self, field), list):
+                object.__setattr__(self, field, tuple(numbers))
+        numbers = (*self.nodes, *self.weights, *(self.error_weights or ()))
+        if not all(_is_finite(number) for number in numbers):
+            raise self._refusal("All nodes and weights must be finite numbers.")
+        lengths = {len(self.nodes), len(self.weights), len(self.error_weights or self.nodes)}
+        if len(lengths) > 1 or len(set(self.nodes)) != len(self.nodes):
+            raise self._refusal("Each node needs one weight, and no node may stand twice.")
+        if not _is_count(self.order) or self.order < 0:
+            raise self._refusal("The order is 0, 1, 2, …: the error falls as step^order.")
         moment = sum(complex(w) * complex(t) for w, t in zip(self.weights, self.nodes, strict=True))
         if abs(moment.real - 1) > _TOLERANCE:
-            raise MethodError(
-                f"A stencil with nodes {self.nodes} and weights {self.weights} would be wrong "
-                f"for f(x) = x: its slope is {moment.real:g}.",
-                "The real part of Σ weight·node must be 1.",
-                "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
+            raise self._refusal(
+                "The real part of Σ weight·node must be 1, so that f(x) = x has slope 1; here it "
+                f"is {moment.real:g}."
             )
+
+    def _refusal(self, why: str) -> MethodError:
+        return MethodError(
+            f"A stencil with nodes {self.nodes}, weights {self.weights} and order {self.order!r} "
+            "is not a rule.",
+            why,
+            "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
+        )
 
     @property
     def consistent(self) -> bool:
@@ -133,6 +138,10 @@ def central(order: int) -> Stencil:
     nodes = tuple(t for t in range(-arm, arm + 1) if t)
     weights = _central_weights(arm)
     return Stencil(nodes, weights, order, _minus_shorter(weights, arm))
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, int | float | complex) and cmath.isfinite(number)
 
 
 def _is_count(number: object) -> bool:

@@ -23,6 +23,10 @@ from suture._types import Array
 # h times any scale must not underflow. 2^-100 = 8e-31 does both in float32 and in float64.
 _COMPLEX_STEP = 2.0**-100
 
+# A score estimate divides the whole of f by its step, so that its variance is (f / h)² / k: 1/10
+# of the scale is where that is usable and the smoothing still small.
+_SMOOTHING = 0.1
+
 # Numbers between these can be squared, and a million squares added.
 _SAFE = (1e-140, 1e140)
 
@@ -44,13 +48,12 @@ class Steps:
 def first_order(stencil: Stencil, noise: float) -> float:
     """Return the step of a first derivative: noise^(1 / (order + 1)).
 
-    A score estimate (order 0) divides the whole of f by the step, so its step is a smoothing
-    radius: 1/10 of the scale is where its variance is usable.
+    The step of a score estimate (order 0) is a smoothing radius.
     """
     if stencil.is_complex:
         return _COMPLEX_STEP
     if stencil.order == 0:
-        return 0.1
+        return _SMOOTHING
     return float(noise ** (1 / (stencil.order + 1)))
 
 
@@ -64,7 +67,10 @@ def second_order(stencil: Stencil, noise: float, step: float | None) -> Steps:
     """
     if stencil.is_complex:
         return Steps(step or _COMPLEX_STEP, noise ** (1 / 3))
-    inner = step or float(noise ** (1 / (1.5 * max(stencil.order, 1) + 1)))
+    if stencil.order == 0:
+        inner = step or _SMOOTHING
+    else:
+        inner = step or float(noise ** (1 / (1.5 * stencil.order + 1)))
     return Steps(inner, (noise / inner) ** (1 / 3))
 
 

@@ -84,7 +84,7 @@ Pushforward: TypeAlias = Generator[Points, Array, Array]
 """Yields points, is sent values (P, R, O), returns output tangents (T, R, O)."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Linearization:
     """What a method knows of f near x: slopes along directions.
 
@@ -111,6 +111,9 @@ class Linearization:
     def gradients(self, d: int) -> tuple[Array, Array]:
         """Return the gradients (C, R, d) and (C, p) of products with C cotangents."""
         columns = self.directions.pullback(self.seeds, self.kept)
+        if d == len(columns) and self.unit_rows is None:
+            rows = columns.transpose(1, 2, 0)
+            return rows, np.zeros((len(rows), 0))
         rows, shared = columns[:d].transpose(1, 2, 0), columns[d:].transpose(1, 2, 0)
         if self.unit_rows is not None and self.unit_shared is not None:
             # Each row saw the shared inputs move by the same amount, so that only the sum over
@@ -140,6 +143,9 @@ def contract(slopes: Array, cotangents: Array) -> Array:
     """Return the products (K, C, R) of slopes (K, R, O) with cotangents (C, R, O)."""
     # A gradient scaler provokes infinite cotangents, and looks for them in the gradients.
     with np.errstate(invalid="ignore", over="ignore"):
+        if slopes.shape[1] == 1:
+            flat: Array = np.dot(slopes[:, 0], cotangents[:, 0].T)
+            return flat[:, :, None]
         product: Array = slopes.transpose(1, 0, 2) @ cotangents.transpose(1, 2, 0)  # (R, K, C)
     return product.transpose(1, 2, 0)
 

@@ -42,6 +42,9 @@ def blocks(seeds: Array, primal: Primal, nodes: int) -> Iterator[Array]:
     """Cut the seeds into blocks that fit; unit vectors of rows and of shared inputs apart."""
     size = directions_per_block(primal, nodes)
     d = primal.rows.shape[1]
+    if seeds.ndim > 1 and len(seeds) <= size:
+        yield seeds
+        return
     mixed = seeds.ndim == 1 and d and primal.shared.size
     parts = [seeds[seeds < d], seeds[seeds >= d]] if mixed else [seeds]
     for part in parts:
@@ -74,7 +77,10 @@ def displace(
         # Rounding differs from row to row; it is far below the error of random directions.
         return points, seeds
     taken = _moment(rule, points.rows, primal.rows)[:, 0] / unit_rows[0]
-    return points, np.where(np.isfinite(taken), taken, seeds)
+    taken = np.where(np.isfinite(primal.rows[0]), taken, seeds)
+    if not np.isfinite(taken).all():
+        _check_moved(taken, np.broadcast_to(unit_rows, taken.shape))
+    return points, taken
 
 
 def _displace_columns(
@@ -83,31 +89,46 @@ def _displace_columns(
     d = primal.rows.shape[1]
     in_rows = bool(seeds[0] < d)
     base, unit = (primal.rows, unit_rows) if in_rows else (primal.shared[None], unit_shared[None])
-    columns = seeds if in_rows else seeds - d
-    nodes, weights = rule.moved_nodes, rule.moved_weights
-    k, s, each = len(seeds), len(nodes), np.arange(len(seeds))
-    moved = np.empty((k, s, *base.shape), np.complex128 if rule.is_complex else np.float64)
+    # A block of unit vectors is a range of columns.
+    start = int(seeds[0]) - (0 if in_rows else d)
+    columns = slice(start, start + len(seeds))
+    nodes = rule.moved_nodes
+    shape = (len(seeds), len(nodes), *base.shape)
+    moved = np.empty(shape, np.complex128 if rule.is_complex else np.float64)
     moved[...] = base
     here = base[:, columns].T[:, None]  # (K, 1, R)
     displaced = here + nodes[:, None] * unit[:, columns].T[:, None]  # (K, s, R)
-    moved[each, :, :, columns] = displaced
-    flat = moved.reshape(k * s, *base.shape)
+    _own(moved, columns)[...] = displaced
+    flat = moved.reshape((-1, *base.shape))
     points = Points(flat, None) if in_rows else Points(None, flat[:, 0])
     if primal.round is not None:
         points = rounded(points, primal)
         exact = points.rows if points.rows is not None else points.shared
         assert exact is not None  # the block displaces one of the two
-        displaced = exact.reshape(k, s, *base.shape)[each, :, :, columns]
+        displaced = _own(exact.reshape(shape), columns)
     with np.errstate(invalid="ignore"):  # infinity minus infinity, see below
-        taken = np.real(weights @ (displaced - here))
-    if not (np.isfinite(taken) & (taken != 0)).all():
+        taken = (rule.moved_weights @ (displaced - here)).real
+    if not np.abs(taken).min() > 0:  # some are zero or NaN
         # Where x is NaN or infinite it cannot be displaced, and what f does not read has slope 0.
-        taken = np.where(np.isfinite(taken), taken, 1.0)
+        taken = np.where(np.isfinite(here[:, 0]), taken, 1.0)
         _check_moved(taken, unit[:, columns].T)
     return points, taken
 
 
+def _own(points: Array, columns: slice) -> Array:
+    """View the column that each direction displaces, (K, s, R), of points (K, s, R, w)."""
+    own: Array = np.einsum("ksrk->ksr", points[..., columns])
+    return own
+
+
 def _check_moved(taken: Array, wanted: Array) -> None:
+    if not np.isfinite(taken).all():
+        far = float(wanted[~np.isfinite(taken)][0])
+        raise MethodError(
+            f"A displacement of {far:.3g} leads out of the range of an input.",
+            "The displaced input is infinite in the precision that the black box receives.",
+            "Give a smaller `scale=` to `differentiable`, or use `stencils.BACKWARD`.",
+        )
     if taken.all():
         return
     lost = float(wanted[taken == 0][0])
@@ -152,7 +173,8 @@ def fraction_taken(
     if points.rows is not None:
         weight = moves[0] / units[0] ** 2
         moment = _moment(rule, points.rows, primal.rows)
-        taken += np.sum(np.where(np.isfinite(moment), moment, moves[0]) * weight, axis=-1)
+        moment = np.where(np.isfinite(primal.rows), moment, moves[0])
+        taken += np.sum(moment * weight, axis=-1)
         whole += np.sum(moves[0] * weight, axis=-1)
     if points.shared is not None:
         weight = moves[1] / units[1] ** 2
@@ -167,14 +189,18 @@ def fraction_taken(
 
 def combine(rule: Stencil, values: Array, base: Array | None) -> Array:
     """Return Re Σ_s w_s f_s, (K, R, O); `values` (K·s, R, O) may be overwritten."""
-    weights = rule.moved_weights
-    split = values.reshape(-1, len(weights), *values.shape[1:])
-    total = split[:, 0] if weights[0] == 1 else weights[0] * split[:, 0]
-    for s, weight in enumerate(weights[1:], start=1):
+    first, *others = rule.moved_weights.tolist()
+    split = values.reshape((-1, 1 + len(others), *values.shape[1:]))
+    total = split[:, 0] if first == 1 else first * split[:, 0]
+    for s, weight in enumerate(others, start=1):
         total += weight * split[:, s]
-    total = np.real(total)
-    if rule.base_weight and base is not None:
-        total += base if rule.base_weight == 1 else rule.base_weight * base
+    total = total.real
+    if base is None:
+        return total
+    if rule.base_weight == -1:
+        total -= base
+    elif rule.base_weight:
+        total += rule.base_weight * base
     return total
 
 

@@ -118,13 +118,13 @@ class FiniteDifference(AbstractMethod):
 
     def linearize(self, primal: Primal, keep: Contract, draw: Draw) -> Estimate:
         """Yield the displaced points block by block, and return the slopes."""
-        step = self._inner_step(primal)
+        rule, step = self.rule, self._inner_step(primal)
         unit_rows, unit_shared = step * primal.scale_rows, step * primal.scale_shared
         seeds = self.directions.sample(primal.columns, draw)
         kept, taken_seeds = [], []
-        for block in blocks(seeds, primal, len(self.rule.moved_nodes)):
-            points, taken = displace(primal, self.rule, block, unit_rows, unit_shared)
-            slopes = combine(self.rule, (yield points), primal.value)
+        for block in blocks(seeds, primal, len(rule.moved_nodes)):
+            points, taken = displace(primal, rule, block, unit_rows, unit_shared)
+            slopes = combine(rule, (yield points), primal.value)
             if block.ndim == 1:
                 slopes /= taken[:, :, None]
             kept.append(keep(slopes))
