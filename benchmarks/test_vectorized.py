@@ -33,7 +33,8 @@ def test_vectorized(benchmark, row):
         return torch.autograd.grad(by_hand(x).sum(), x)
 
     (found,) = gradient()
-    assert torch.allclose(found, 1 - torch.tanh(x.detach()) ** 2, rtol=1e-6)
+    # The rounding of the sum, about 460, divided by the step of 1.5e-8.
+    assert torch.allclose(found, 1 - torch.tanh(x.detach()) ** 2, atol=1e-4)
     ours, calls, ratio = take_turns(gradient, bare, rounds=41)
     row(
         "tanh(P).sum(1), 1000 inputs: points and bare call",
