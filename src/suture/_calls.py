@@ -16,6 +16,7 @@ from suture._frame import (
     CallForm,
     Counter,
     Frame,
+    named,
     promoted,
     training_modes,
 )
@@ -24,7 +25,7 @@ from suture._layout import Leaf
 from suture._results import host
 from suture._torch import CPU, default_device, is_differentiating
 from suture._types import Array
-from suture.errors import MethodError
+from suture.errors import MethodError, shown
 
 # What a black box without floating arguments works with.
 _DOUBLE_NOISE = torch.finfo(torch.float64).eps
@@ -47,7 +48,7 @@ class Caller:
         for dim in _tree.flatten(self.batch_dims)[0]:
             if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool)):
                 raise MethodError(
-                    f"`batch_dims={batch_dims!r}` is not possible.",
+                    f"`batch_dims={shown(batch_dims)}` is not possible.",
                     "A batch dimension is an integer, or None for arguments that all rows share.",
                     "Give one entry for each positional argument, for example "
                     "`batch_dims=(0, None)`.",
@@ -159,7 +160,8 @@ class Caller:
         if not is_differentiating():
             return leaf
         if type(leaf) not in _ATOMS or isinstance(leaf, np.ndarray):
-            refuse_opaque(leaf, box.name, f"an argument ({_tree.paths((args, kwargs))[i]})")
+            place = named(box.fn, _tree.paths((args, kwargs))[i])
+            refuse_opaque(leaf, box.name, f"`{place}`")
         return leaf
 
     def _batch(
@@ -172,7 +174,7 @@ class Caller:
         """Return the batch dimension of each tensor, and the number of rows."""
         if self.batch_dims is None:
             return [None] * len(positions), None
-        spread = _tree.broadcast(self.batch_dims, structure, count, "batch_dims")
+        spread = _tree.broadcast(self.batch_dims, structure, count, "batch_dims", "0")
         dims: list[int | None] = [None] * len(positions)
         sizes: dict[int, int] = {}
         for i, dim in enumerate(spread):
@@ -182,16 +184,16 @@ class Caller:
                 sizes[i] = leaves[i].shape[dims_here]
         if not sizes:
             raise MethodError(
-                f"`batch_dims={self.batch_dims!r}` names no batch.",
+                f"`batch_dims={shown(self.batch_dims)}` names no batch.",
                 "At least one argument must have a batch dimension.",
                 "Leave out `batch_dims`, or give for example `batch_dims=(0, None)`.",
             )
         if len(set(sizes.values())) > 1:
             raise MethodError(
-                f"`batch_dims={self.batch_dims!r}` finds batches of different sizes: "
+                f"`batch_dims={shown(self.batch_dims)}` finds batches of different sizes: "
                 f"{sorted(set(sizes.values()))}.",
                 "All arguments with a batch dimension must have the same number of rows.",
-                "Give None for arguments that all rows share, or another dimension.",
+                "Give None for arguments that all rows share: for example `batch_dims=(0, None)`.",
             )
         return dims, next(iter(sizes.values()))
 
@@ -205,7 +207,7 @@ class Caller:
         """Return the user's scale of each tensor, None where it is automatic."""
         if self.scale is None:
             return [None] * len(forms)
-        spread = _tree.broadcast(self.scale, structure, count, "scale")
+        spread = _tree.broadcast(self.scale, structure, count, "scale", "1e-9")
         return [_scale(spread[i], form) for i, form in zip(positions, forms, strict=True)]
 
 
@@ -242,13 +244,13 @@ def _batch_dim(leaf: Any, dim: Any, batch_dims: Any) -> int:
     """Return a batch dimension, counted from the front."""
     if not isinstance(leaf, Tensor):
         raise MethodError(
-            f"`batch_dims={batch_dims!r}` names a batch dimension of {leaf!r}.",
+            f"`batch_dims={shown(batch_dims)}` names a batch dimension of {shown(leaf)}.",
             "Only tensors have a batch dimension.",
             "Give None for arguments that are not tensors, for example `batch_dims=(0, None)`.",
         )
     if not isinstance(dim, int) or isinstance(dim, bool) or not -leaf.ndim <= dim < leaf.ndim:
         raise MethodError(
-            f"`batch_dims={batch_dims!r}` names dimension {dim!r} of a tensor of shape "
+            f"`batch_dims={shown(batch_dims)}` names dimension {shown(dim)} of a tensor of shape "
             f"{tuple(leaf.shape)}.",
             "A batch dimension is one of the tensor's dimensions, or None.",
             "Give None for arguments that all rows share, for example `batch_dims=(0, None)`.",
@@ -267,7 +269,7 @@ def _check_scale(value: Any) -> Array | None:
         scale = np.array(np.nan)
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise MethodError(
-            f"`scale={value!r}` is not possible.",
+            f"`scale={shown(value)}` is not possible.",
             "A scale is a positive, finite number in the units of its argument, or a tensor of "
             "them.",
             "Give one entry for each positional argument, for example `scale=(1e-9, None)`.",

@@ -13,7 +13,7 @@ from suture._frame import Frame
 from suture._layout import Layout
 from suture._results import Outcome, Output, Read
 from suture._types import Array, Stack
-from suture.errors import BadResult, EvaluationError
+from suture.errors import BadResult, EvaluationError, shown
 
 Where: TypeAlias = Callable[[], str]
 """Says at which point it happened; asked only when something did."""
@@ -51,25 +51,30 @@ def describe(layout: Layout, names: Sequence[str], rows: Array, shared: Array) -
 
 
 def raised(
-    frame: Frame, stack: Stack, count: int, where: Where, error: Exception
+    frame: Frame, stack: Stack, count: int, is_complex: bool, where: Where, error: Exception
 ) -> EvaluationError:
     """Complain that the function raised, in a call with `count` points."""
     name = frame.box.name
     return EvaluationError(
         f"`{name}` raised {summary(error)}",
         f"A black box must return a result at every point; this one was {where()}.",
-        _remedy(frame, stack, count, error),
+        _remedy(frame, stack, count, error, is_complex),
     )
 
 
 def summary(error: Exception) -> str:
     """Return the type of an exception and the first line of its text."""
     text = (str(error).splitlines() or [""])[0][:200]
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _remedy(frame: Frame, stack: Stack, count: int, error: Exception) -> str:
+def _remedy(frame: Frame, stack: Stack, count: int, error: Exception, is_complex: bool) -> str:
     name = frame.box.name
+    if is_complex:
+        return (
+            "Use `FiniteDifference(stencils.CENTRAL)`: the complex step needs a function that "
+            "takes complex numbers."
+        )
     doubled = frame.box.dtype is not None and frame.call.dtype not in (None, frame.box.dtype)
     about_precision = any(word in str(error) for word in _PRECISION_WORDS)
     if doubled and isinstance(error, RuntimeError) and about_precision:
@@ -90,18 +95,24 @@ def _remedy(frame: Frame, stack: Stack, count: int, error: Exception) -> str:
     return f"Mend `{name}`, or restrict its inputs with `torch.clamp`. See `exc.point`."
 
 
-def not_finite(frame: Frame, values: Array, point: int, where: Where) -> BadResult:
+def not_finite(
+    frame: Frame, values: Array, point: int, is_forward: bool, where: Where
+) -> BadResult:
     """Complain about NaN or infinity at the first such point of values (P, R, O)."""
     bad = ~np.isfinite(values)
     row, column = np.argwhere(bad[point])[0]
     kind = "nan" if np.isnan(values[point, row, column]) else "inf"
     place = _place(frame, int(row), int(column))
+    remedy = (
+        f"let `{frame.box.name}` return a finite number there"
+        if is_forward
+        else "use a stencil that stays inside the domain, such as `stencils.BACKWARD`"
+    )
     return BadResult(
         f"`{frame.box.name}` returned {kind}{place} at {int(bad.any(axis=(1, 2)).sum())} of "
         f"{len(values)} points.",
         f"Every number must be finite; the first such point was {where()}.",
-        "Restrict the inputs with `torch.clamp`, or use a stencil that stays inside the domain, "
-        "such as `stencils.BACKWARD`.",
+        f"Restrict the inputs with `torch.clamp`, or {remedy}.",
     )
 
 
@@ -145,7 +156,8 @@ def check_form(
     """
     form: Outcome = frame.form
     if structure != form.structure:
-        raise _changed(frame, "one nesting", "another", "The nesting", where)
+        before, now = _tree.outline(form.structure), _tree.outline(structure)
+        raise _changed(frame, before, now, "The nesting", where)
     for output, leaf in zip(form.outputs, leaves, strict=True):
         if not isinstance(leaf, Read) or output.kind == "other":
             if isinstance(leaf, Read) or output.kind != "other":
@@ -163,7 +175,7 @@ def _kind_of(output: Output) -> str:
 
 
 def _seen(leaf: Any) -> str:
-    return "a number" if isinstance(leaf, Read) else repr(leaf)[:40]
+    return "a number" if isinstance(leaf, Read) else shown(leaf)
 
 
 def _check_kind(frame: Frame, output: Output, leaf: Read, is_complex: bool, where: Where) -> None:

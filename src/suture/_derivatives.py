@@ -240,7 +240,7 @@ def _displaced(
         samples at x + αv and x - αv; and 1 / 2α for each sample and row, (S, R). None if all
         tangents are zero.
     """
-    spread = [leaf.expand(*first, *leaf.shape[node.lead :]) for leaf in leaves]
+    spread = [leaf.expand((*first, *leaf.shape[node.lead :])) for leaf in leaves]
     base = node.site(spread, node.moves, None, node.lead)
     rows, shared = _columns(base, Axes(first, first), tangents)
     rows, shared = rows[:, 0], shared[:, 0]

@@ -21,7 +21,7 @@ from suture._holdings import may_hold, survey
 from suture._methods import AbstractMethod, FiniteDifference
 from suture._node import Node
 from suture._types import Interface
-from suture.errors import MethodError
+from suture.errors import MethodError, shown
 
 
 class Differentiable(nn.Module):
@@ -320,5 +320,5 @@ def _check_numbers(settings: dict[str, Any]) -> None:
 
 def _refusal(keyword: str, value: object, why: str, fix: str) -> MethodError:
     return MethodError(
-        f"`differentiable({keyword}={value!r})` is not possible.", f"{why}.", f"Write `{fix}`."
+        f"`differentiable({keyword}={shown(value)})` is not possible.", f"{why}.", f"Write `{fix}`."
     )

@@ -121,9 +121,10 @@ class Evaluator:
         if not np.isfinite(values).all():
             point = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
             one = batch.chunk(point, point + 1)
+            where = functools.partial(self.inputs.where, one)
+            still = batch.rows.size + batch.shared.size == 0
             raise self._located(
-                _complaints.not_finite(self.frame, values, point, lambda: self.inputs.where(one)),
-                one,
+                _complaints.not_finite(self.frame, values, point, still, where), one
             )
         return values, integers
 
@@ -133,6 +134,7 @@ class Evaluator:
         displaced = self.inputs.each_displaced(batch)
         form = self.frame.outcome
         values = None if form is None else self._room(batch)
+        quick = not batch.is_complex
         for p, sample in enumerate(batch.samples):
             rest = iter(displaced)
             inputs = [
@@ -141,7 +143,7 @@ class Evaluator:
             ]
             one = functools.partial(batch.chunk, p, p + 1)
             result = self._call("none", one, inputs)
-            if values is not None and form is not None and form.is_alike(result):
+            if quick and values is not None and form is not None and form.is_alike(result):
                 values[p] = _results.quick(result).reshape(values.shape[1:])
                 continue
             if values is None and self._is_known(result):
@@ -194,7 +196,9 @@ class Evaluator:
         except Exception as error:
             where = chunk()
             say = functools.partial(self.inputs.where, where)
-            complaint = _complaints.raised(self.frame, stack, len(where.samples), say, error)
+            say = functools.partial(self.inputs.where, where)
+            count, is_complex = len(where.samples), where.is_complex
+            complaint = _complaints.raised(self.frame, stack, count, is_complex, say, error)
             self._located(complaint, where)
             raise complaint from error
         finally:

@@ -198,10 +198,10 @@ class Frame:
         """Return what each tensor argument is called: `x`, `state['mass']`."""
         placeholders = self.arguments([0] * len(self.call.positions))
         paths = _tree.paths(placeholders)
-        return [_named(self.box.fn, paths[position]) for position in self.call.positions]
+        return [named(self.box.fn, paths[position]) for position in self.call.positions]
 
 
-def _named(fn: Callable[..., Any], path: str) -> str:
+def named(fn: Callable[..., Any], path: str) -> str:
     """Turn a path of (args, kwargs), as `[0][1]['mass']`, into `w['mass']`."""
     kind, _, rest = path[1:].partition("]")
     inner, _, tail = rest[1:].partition("]")

@@ -130,7 +130,13 @@ def _in_function(fn: FunctionType) -> Iterator[tuple[Any, str]]:
             yield cell.cell_contents, f" in its closure, as `{name}`"
         except ValueError:  # the cell of a name that is not bound yet
             continue
-    yield from ((value, " as the default of an argument") for value in fn.__defaults__ or ())
+    defaults = fn.__defaults__ or ()
+    positional = fn.__code__.co_varnames[: fn.__code__.co_argcount]
+    with_default = positional[len(positional) - len(defaults) :]
+    yield from (
+        (value, f" as the default of `{name}`")
+        for name, value in zip(with_default, defaults, strict=True)
+    )
     yield from (
         (value, f" as the default of `{key}`") for key, value in (fn.__kwdefaults__ or {}).items()
     )

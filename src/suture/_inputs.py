@@ -60,7 +60,7 @@ class Inputs:
             raise MethodError(
                 f"`{frame.box.name}` was mapped over no rows at all.",
                 "The shape of its result is known only from a call.",
-                "Skip the call where the mapped dimension has size 0.",
+                "Skip the call where the mapped dimension has size 0: `if len(x): …`.",
             )
         self.devices = [tensor.device for tensor in tensors]
         # Of each argument that is not displaced, one tensor a sample; None for the others.

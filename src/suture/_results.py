@@ -13,7 +13,7 @@ from torch import Tensor
 
 from suture import _tree
 from suture._types import Array, Stack
-from suture.errors import BadResult
+from suture.errors import BadResult, shown
 
 Kind: TypeAlias = Literal["real", "complex", "integer", "other"]
 
@@ -198,9 +198,7 @@ def outcome(
 
 
 def _what(leaves: Sequence[Any]) -> str:
-    return (
-        "an empty structure" if not leaves else " and ".join(repr(leaf)[:40] for leaf in leaves[:3])
-    )
+    return "an empty structure" if not leaves else " and ".join(shown(leaf) for leaf in leaves[:3])
 
 
 def _output(name: str, leaf: Any, start: int, rows: int | None) -> Output:

@@ -15,7 +15,7 @@ from suture._layout import Leaf
 from suture._methods import CustomVJP
 from suture._results import Output, Read
 from suture._types import Array
-from suture.errors import BadResult, EvaluationError, SutureError, TransformError
+from suture.errors import BadResult, EvaluationError, SutureError, TransformError, shown
 
 
 def ask_vjp(site: Site, rule: CustomVJP, cotangents: Array) -> list[Array | None]:
@@ -145,8 +145,14 @@ def _call(site: Site, kind: str, rule: Callable[..., Any], *args: Any) -> Any:
         raise EvaluationError(
             f"The `{kind}` of `{site.frame.box.name}` raised {summary(error)}",
             "A rule must return the derivative at every point that the forward pass reaches.",
-            f"Mend `{kind}`, or return `NotImplemented` for the arguments that it does not know.",
+            _remedy(kind, "for the arguments that it does not know"),
         ) from error
+
+
+def _remedy(kind: str, where: str) -> str:
+    if kind == "jvp":
+        return "Mend `jvp`, or use reverse mode: `backward()`, `torch.func.vjp`."
+    return f"Mend `vjp`, or return `NotImplemented` {where}."
 
 
 def _read_gradient(site: Site, args: tuple[Any, ...], result: Any, finite: bool) -> list[Any]:
@@ -192,7 +198,7 @@ def _read_tangent(site: Site, result: Any, pushed: Array) -> None:
         raise BadResult(
             f"The `jvp` of `{site.frame.box.name}` returned another structure than its output has.",
             "It must return one tangent for each output, or None for zero.",
-            "Return the tangents in the same nesting as the result.",
+            "Return the tangents in the nesting of the result: for example `(tangent, None)`.",
         )
     for i, (output, leaf) in enumerate(zip(form.outputs, leaves, strict=True)):
         if output.has_derivative and leaf is not None:
@@ -211,9 +217,16 @@ def _checked(
     """
     name = site.frame.box.name
     expected = (1, *form.shape) if site.frame.box.vectorized else form.shape
-    read = _results.read_leaf(f"{kind} of {name}", leaf)
+    try:
+        read = _results.read_leaf(name, leaf)
+    except BadResult:
+        raise BadResult(
+            f"The `{kind}` of `{name}` returned a {type(leaf).__name__} for {what}.",
+            "A derivative is a tensor, an array, a number, None or NotImplemented.",
+            f"Return it in shape {expected}, for example with `torch.as_tensor(…)`.",
+        ) from None
     if not isinstance(read, Read) or read.array.shape != expected:
-        got = read.array.shape if isinstance(read, Read) else repr(leaf)
+        got = f"shape {read.array.shape}" if isinstance(read, Read) else shown(leaf)
         raise BadResult(
             f"The `{kind}` of `{name}` returned {got} for {what}, whose shape is {expected}.",
             "A derivative has the shape of what it belongs to; nothing is broadcast.",
@@ -223,7 +236,7 @@ def _checked(
         raise BadResult(
             f"The `{kind}` of `{name}` returned nan or inf for {what}.",
             "Every derivative must be finite.",
-            f"Mend `{kind}`, or return `NotImplemented` there: then it is differenced.",
+            _remedy(kind, "there: then it is differenced"),
         )
     array = read.array.astype(np.complex128 if np.iscomplexobj(read.array) else np.float64)
     array = array[0] if site.frame.box.vectorized else array

@@ -23,7 +23,7 @@ from math import factorial, prod
 import numpy as np
 
 from suture._types import Array
-from suture.errors import MethodError
+from suture.errors import MethodError, shown
 
 # Rounding in the sums below is a few units of 2^-52; a wrong table is off by far more.
 _TOLERANCE = 1e-12
@@ -75,8 +75,8 @@ class Stencil:
 
     def _refusal(self, why: str) -> MethodError:
         return MethodError(
-            f"A stencil with nodes {self.nodes}, weights {self.weights} and order {self.order!r} "
-            "is not a rule.",
+            f"A stencil with nodes {shown(self.nodes)}, weights {shown(self.weights)} and order "
+            f"{shown(self.order)} is not a rule.",
             why,
             "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
         )
@@ -130,7 +130,7 @@ def central(order: int) -> Stencil:
     """
     if not _is_count(order) or order < 2 or order % 2:
         raise MethodError(
-            f"`central(order={order!r})` does not exist.",
+            f"`central(order={shown(order)})` does not exist.",
             "A central difference has arms of equal length, so its order is 2, 4, 6, …",
             "Use `stencils.central(2)`, which is `stencils.CENTRAL`, or `stencils.central(4)`.",
         )
@@ -182,7 +182,7 @@ def richardson(levels: int) -> Stencil:
     """
     if not _is_count(levels) or levels < 1:
         raise MethodError(
-            f"`richardson(levels={levels!r})` does not exist.",
+            f"`richardson(levels={shown(levels)})` does not exist.",
             "An extrapolation needs at least one step.",
             "Use `stencils.richardson(2)`.",
         )

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from torch.utils import _pytree as pytree
 
-from suture.errors import MethodError
+from suture.errors import MethodError, shown
 
 # torch.utils._pytree is private, and yet the pytrees of torch.func: what users register for
 # torch.func works here too. optree is public, but treats None as a node and not as a leaf.
@@ -33,7 +33,9 @@ def paths(tree: Any) -> list[str]:
     return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
 
 
-def broadcast(prefix: Any, structure: Structure, count: int, keyword: str) -> list[Any]:
+def broadcast(
+    prefix: Any, structure: Structure, count: int, keyword: str, example: str = "0"
+) -> list[Any]:
     """Spread a prefix of the positional arguments over all leaves, as `in_dims` is.
 
     Args:
@@ -42,19 +44,21 @@ def broadcast(prefix: Any, structure: Structure, count: int, keyword: str) -> li
         structure: the nesting of (args, kwargs); keyword-only arguments get None.
         count: the number of positional arguments.
         keyword: the user's word for the prefix, for the message.
+        example: an entry of such a prefix, for the message.
 
     Raises:
         MethodError: if `prefix` does not fit.
     """
     leaves = spread((prefix, None), structure)
     if leaves is None:
-        example = repr((0,) * min(count, 1) + (None,) * (count - 1))
+        entries = ", ".join([example] * min(count, 1) + ["None"] * (count - 1))
         raise MethodError(
-            f"`{keyword}={prefix!r}` does not fit a call with {count} positional argument"
+            f"`{keyword}={shown(prefix)}` does not fit a call with {count} positional argument"
             f"{'' if count == 1 else 's'}.",
             f"`{keyword}` is a prefix of the tuple of positional arguments, as `in_dims` is in "
             "`torch.vmap`.",
-            f"Give one entry for each positional argument, for example `{keyword}={example}`.",
+            f"Give one entry for each positional argument, for example "
+            f"`{keyword}=({entries}{',' if count == 1 else ''})`.",
         )
     return leaves
 
@@ -63,3 +67,14 @@ def spread(prefix: Any, structure: Structure) -> list[Any] | None:
     """Return the leaf of `prefix` for each leaf of `structure`, None if it is no prefix."""
     leaves: list[Any] | None = pytree._broadcast_to_and_flatten(prefix, structure)
     return leaves
+
+
+def outline(structure: Structure) -> str:
+    """Return a structure as it would be typed, with `*` for the leaves: `(*, [*])`."""
+    leaves = [_Star() for _ in range(structure.num_leaves)]
+    return shown(unflatten(leaves, structure))
+
+
+class _Star:
+    def __repr__(self) -> str:
+        return "*"

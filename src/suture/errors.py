@@ -15,6 +15,15 @@ from __future__ import annotations
 
 from typing import Any
 
+# Longer values are cut in messages: the rest of a line must stay readable.
+_LONGEST = 80
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a user's value on one line, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
 
 class SutureError(Exception):
     """Base of all errors that Suture raises.

@@ -21,12 +21,11 @@ def refuse_tracing(name: str) -> None:
     Under `make_fx` and `torch.func.linearize` the derivatives of a Function become zeros without
     an error; the tensors look ordinary, only the stack of dispatch modes shows it.
     """
-    by = tracer()
-    if by is not None:
+    if tracer() is not None:
         raise TransformError(
             f"`{name}` was traced into a graph (by `make_fx`, `torch.func.linearize`, "
             "`torch.export` or `torch.jit.trace`).",
-            f"Under {by} its derivatives would become zeros without an error.",
+            "A tracer does not see into it: its derivatives would become zeros without an error.",
             "Call it outside the traced function; `torch.compile` without `fullgraph` works, and "
             "so does `torch.func.jvp` in the place of `linearize`.",
         )

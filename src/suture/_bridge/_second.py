@@ -136,5 +136,5 @@ def _refuse_third(node: Node, asked: bool) -> None:
         raise TransformError(
             f"`{node.frame.box.name}` was differentiated a third time.",
             "Numerical derivatives of third order would be mostly noise, so there are none.",
-            "Detach the second derivative, or write the function with torch operations.",
+            "Call `.detach()` on the second derivative, or write the function in torch.",
         )

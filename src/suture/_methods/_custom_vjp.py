@@ -9,7 +9,7 @@ from typing import Any
 from suture._methods._base import AbstractMethod, Contract, Estimate, Primal, Pushforward
 from suture._methods._finite_difference import FiniteDifference
 from suture._types import Array, Draw
-from suture.errors import MethodError
+from suture.errors import MethodError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class CustomVJP(AbstractMethod):
         for name, rule in (("vjp", self.vjp), ("jvp", self.jvp)):
             if not callable(rule) and not (name == "jvp" and rule is None):
                 raise MethodError(
-                    f"`CustomVJP({name}={rule!r})` cannot be called.",
+                    f"`CustomVJP({name}={shown(rule)})` cannot be called.",
                     f"`{name}` is a function of three arguments.",
                     f"Write `def {name}(args, output, "
                     f"{'cotangent' if name == 'vjp' else 'tangents'}): …` and pass it.",

@@ -31,7 +31,7 @@ from suture._methods._displace import (
 from suture._stencil import Stencil
 from suture._types import Array, Draw
 from suture.directions import AbstractDirections, Coordinate
-from suture.errors import MethodError, TransformError
+from suture.errors import MethodError, TransformError, shown
 from suture.stencils import FORWARD
 
 
@@ -186,13 +186,13 @@ class FiniteDifference(AbstractMethod):
 def _check_types(stencil: object, directions: object) -> None:
     if stencil is not None and not isinstance(stencil, Stencil):
         raise MethodError(
-            f"`FiniteDifference(stencil={stencil!r})` is not understood.",
+            f"`FiniteDifference(stencil={shown(stencil)})` is not understood.",
             "A stencil is a table of numbers, not a name.",
             "Use one of `suture.stencils`, for example `FiniteDifference(stencils.CENTRAL)`.",
         )
     if not isinstance(directions, AbstractDirections):
         raise MethodError(
-            f"`FiniteDifference(directions={directions!r})` is not understood.",
+            f"`FiniteDifference(directions={shown(directions)})` is not understood.",
             "Directions are an object that samples seeds and knows the way back.",
             "Use one of `suture.directions`, for example `directions.Orthogonal(4)`.",
         )
@@ -203,7 +203,7 @@ def _check_positive(name: str, number: float | None) -> None:
         return
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
         raise MethodError(
-            f"`FiniteDifference({name}={number!r})` is not possible.",
+            f"`FiniteDifference({name}={shown(number)})` is not possible.",
             f"The {name} is a positive, finite number without units.",
             f"Leave `{name}` out, or give for example `{name}=1e-6`.",
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from suture._types import Array, Draw
 from suture.directions._base import AbstractDirections
-from suture.errors import MethodError
+from suture.errors import MethodError, shown
 
 Recovery: TypeAlias = Literal["mean", "least_squares"]
 
@@ -43,13 +43,13 @@ class AbstractRandomDirections(AbstractDirections):
         name = type(self).__name__
         if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
             raise MethodError(
-                f"`{name}(count={self.count!r})` does not exist.",
+                f"`{name}(count={shown(self.count)})` does not exist.",
                 "The number of directions is a positive integer.",
                 f"Use for example `directions.{name}(4)`.",
             )
         if self.recovery not in get_args(Recovery):
             raise MethodError(
-                f"`{name}(recovery={self.recovery!r})` does not exist.",
+                f"`{name}(recovery={shown(self.recovery)})` does not exist.",
                 'The way back from slopes to a gradient is "mean" or "least_squares".',
                 f'Use `directions.{name}({self.count}, recovery="least_squares")`.',
             )

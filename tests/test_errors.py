@@ -1,0 +1,1849 @@
+"""Every message, word for word, each provoked by a mistake that somebody could make.
+
+A message has three lines: what happened, with the user's names and values; what was needed;
+something to type. The last section checks that no message in the source is missing here.
+"""
+
+import ast
+import copy
+import dataclasses
+import functools
+import math
+import pickle
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import suture
+from suture import CustomVJP, FiniteDifference, Stencil, differentiable, directions, stencils
+from suture.errors import (
+    BadResult,
+    EvaluationError,
+    MethodError,
+    MissingExtraError,
+    SutureError,
+    TransformError,
+)
+
+COMPLEX_STEP = FiniteDifference(stencils.COMPLEX_STEP)
+BACKWARD = FiniteDifference(stencils.BACKWARD, step=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A mistake, and what is said about it."""
+
+    provoke: Callable[[], None]
+    error: type[SutureError]
+    lines: tuple[str, ...]
+
+
+CASES: dict[str, Case] = {}
+
+
+def says(error, *lines):
+    """Register a function as a case: it must raise `error` with these lines."""
+
+    def register(provoke):
+        assert provoke.__name__ not in CASES
+        CASES[provoke.__name__] = Case(provoke, error, lines)
+        return provoke
+
+    return register
+
+
+def wants(*values, dtype=torch.float64):
+    return torch.tensor(values, dtype=dtype, requires_grad=True)
+
+
+def spring(x):
+    return 2 * x
+
+
+def settle(x):
+    if (x < 0).any():
+        raise ArithmeticError("no equilibrium\nafter 100 iterations")
+    return x**0.5
+
+
+def real_only(x):
+    if x.is_complex():
+        raise TypeError("only real numbers")
+    return x
+
+
+def fill(x):
+    """Lose the imaginary part in a real array."""
+    result = torch.empty(x.shape, dtype=torch.float64)
+    result[:] = x.real
+    return result
+
+
+class Cart:
+    def __init__(self, mass):
+        self.mass = mass
+
+    def push(self, x):
+        return x * self.mass
+
+    def __call__(self, x):
+        return x * self.mass["left"]
+
+
+GLOBAL_WEIGHT = wants(2.0)
+
+
+def uses_a_global(x):
+    return x * GLOBAL_WEIGHT
+
+
+# ------------------------------------------------------------------------------------------------
+# What is written: methods
+# ------------------------------------------------------------------------------------------------
+
+
+@says(
+    MethodError,
+    "A stencil with nodes (-1, 0, 1), weights (-0.5, 0.5) and order 2 is not a rule.",
+    "Each node needs one weight, and no node may stand twice.",
+    "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
+)
+def stencil_with_a_weight_too_few():
+    Stencil(nodes=(-1, 0, 1), weights=(-0.5, 0.5), order=2)
+
+
+@says(
+    MethodError,
+    "A stencil with nodes (0, 1, 1), weights (-1, 0.5, 0.5) and order 1 is not a rule.",
+    "Each node needs one weight, and no node may stand twice.",
+    "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
+)
+def stencil_with_a_node_twice():
+    Stencil(nodes=(0, 1, 1), weights=(-1, 0.5, 0.5), order=1)
+
+
+@says(
+    MethodError,
+    "A stencil with nodes (0, 1), weights (-inf, 1) and order 1 is not a rule.",
+    "All nodes and weights must be finite numbers.",
+    "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
+)
+def stencil_with_a_weight_that_is_not_finite():
+    Stencil(nodes=(0, 1), weights=(-math.inf, 1), order=1)
+
+
+@says(
+    MethodError,
+    "A stencil with nodes (-1, 1), weights (-1, 1) and order 2 is not a rule.",
+    "The real part of Σ weight·node must be 1, so that f(x) = x has slope 1; here it is 2.",
+    "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
+)
+def stencil_whose_weights_were_not_divided():
+    Stencil(nodes=(-1, 1), weights=(-1, 1), order=2)
+
+
+@says(
+    MethodError,
+    "`central(order=3)` does not exist.",
+    "A central difference has arms of equal length, so its order is 2, 4, 6, …",
+    "Use `stencils.central(2)`, which is `stencils.CENTRAL`, or `stencils.central(4)`.",
+)
+def central_of_odd_order():
+    stencils.central(3)
+
+
+@says(
+    MethodError,
+    "`central(order=0)` does not exist.",
+    "A central difference has arms of equal length, so its order is 2, 4, 6, …",
+    "Use `stencils.central(2)`, which is `stencils.CENTRAL`, or `stencils.central(4)`.",
+)
+def central_of_order_zero():
+    stencils.central(0)
+
+
+@says(
+    MethodError,
+    "`central(order='fourth')` does not exist.",
+    "A central difference has arms of equal length, so its order is 2, 4, 6, …",
+    "Use `stencils.central(2)`, which is `stencils.CENTRAL`, or `stencils.central(4)`.",
+)
+def central_by_name():
+    stencils.central("fourth")
+
+
+@says(
+    MethodError,
+    "`richardson(levels=0)` does not exist.",
+    "An extrapolation needs at least one step.",
+    "Use `stencils.richardson(2)`.",
+)
+def richardson_of_no_levels():
+    stencils.richardson(0)
+
+
+@says(
+    MethodError,
+    "`richardson(levels=2.5)` does not exist.",
+    "An extrapolation needs at least one step.",
+    "Use `stencils.richardson(2)`.",
+)
+def richardson_of_half_a_level():
+    stencils.richardson(2.5)
+
+
+@says(
+    MethodError,
+    "`FiniteDifference(stencil='central')` is not understood.",
+    "A stencil is a table of numbers, not a name.",
+    "Use one of `suture.stencils`, for example `FiniteDifference(stencils.CENTRAL)`.",
+)
+def stencil_by_name():
+    FiniteDifference("central")
+
+
+@says(
+    MethodError,
+    "`FiniteDifference(directions='gaussian')` is not understood.",
+    "Directions are an object that samples seeds and knows the way back.",
+    "Use one of `suture.directions`, for example `directions.Orthogonal(4)`.",
+)
+def directions_by_name():
+    FiniteDifference(stencils.CENTRAL, "gaussian")
+
+
+@says(
+    MethodError,
+    "`FiniteDifference(directions=<class 'suture.directions._coordinate.Coordinate'>)` is "
+    "not understood.",
+    "Directions are an object that samples seeds and knows the way back.",
+    "Use one of `suture.directions`, for example `directions.Orthogonal(4)`.",
+)
+def directions_that_are_a_class():
+    FiniteDifference(stencils.CENTRAL, directions.Coordinate)
+
+
+@says(
+    MethodError,
+    "`FiniteDifference(step=-1e-06)` is not possible.",
+    "The step is a positive, finite number without units.",
+    "Leave `step` out, or give for example `step=1e-6`.",
+)
+def step_that_is_negative():
+    FiniteDifference(step=-1e-6)
+
+
+@says(
+    MethodError,
+    "`FiniteDifference(step=0)` is not possible.",
+    "The step is a positive, finite number without units.",
+    "Leave `step` out, or give for example `step=1e-6`.",
+)
+def step_that_is_zero():
+    FiniteDifference(step=0)
+
+
+@says(
+    MethodError,
+    "`FiniteDifference(noise='float32')` is not possible.",
+    "The noise is a positive, finite number without units.",
+    "Leave `noise` out, or give for example `noise=1e-6`.",
+)
+def noise_that_is_a_word():
+    FiniteDifference(noise="float32")
+
+
+@says(
+    MethodError,
+    "`FiniteDifference(noise=inf)` is not possible.",
+    "The noise is a positive, finite number without units.",
+    "Leave `noise` out, or give for example `noise=1e-6`.",
+)
+def noise_that_is_infinite():
+    FiniteDifference(noise=math.inf)
+
+
+@says(
+    MethodError,
+    "A stencil whose weights sum to 1 cannot be used with Coordinate().",
+    "It leaves f(x) itself in every slope, and only the mean over random directions removes that.",
+    "Use `FiniteDifference(stencils.ONE_POINT, directions.Gaussian(64))`, or another stencil.",
+)
+def score_estimate_along_coordinates():
+    FiniteDifference(stencils.ONE_POINT)
+
+
+@says(
+    MethodError,
+    "A stencil whose weights sum to 1 cannot be used with Gaussian(count=8, "
+    "recovery='least_squares').",
+    "It leaves f(x) itself in every slope, and only the mean over random directions removes that.",
+    "Use `FiniteDifference(stencils.ONE_POINT, directions.Gaussian(64))`, or another stencil.",
+)
+def score_estimate_by_least_squares():
+    FiniteDifference(stencils.ONE_POINT, directions.Gaussian(8, recovery="least_squares"))
+
+
+@says(
+    MethodError,
+    "`Gaussian(count=0)` does not exist.",
+    "The number of directions is a positive integer.",
+    "Use for example `directions.Gaussian(4)`.",
+)
+def no_directions():
+    directions.Gaussian(0)
+
+
+@says(
+    MethodError,
+    "`Orthogonal(count=1.5)` does not exist.",
+    "The number of directions is a positive integer.",
+    "Use for example `directions.Orthogonal(4)`.",
+)
+def one_and_a_half_directions():
+    directions.Orthogonal(1.5)
+
+
+@says(
+    MethodError,
+    "`Rademacher(recovery='median')` does not exist.",
+    'The way back from slopes to a gradient is "mean" or "least_squares".',
+    'Use `directions.Rademacher(4, recovery="least_squares")`.',
+)
+def recovery_by_another_word():
+    directions.Rademacher(4, recovery="median")
+
+
+@says(
+    MethodError,
+    "`CustomVJP(vjp=tensor([[1., 0.], [0., 1.]]))` cannot be called.",
+    "`vjp` is a function of three arguments.",
+    "Write `def vjp(args, output, cotangent): …` and pass it.",
+)
+def vjp_that_is_no_function():
+    CustomVJP(torch.eye(2))
+
+
+@says(
+    MethodError,
+    "`CustomVJP(jvp=True)` cannot be called.",
+    "`jvp` is a function of three arguments.",
+    "Write `def jvp(args, output, tangents): …` and pass it.",
+)
+def jvp_that_is_no_function():
+    CustomVJP(lambda args, output, cotangent: cotangent, jvp=True)
+
+
+# ------------------------------------------------------------------------------------------------
+# What is written: differentiable
+# ------------------------------------------------------------------------------------------------
+
+
+@says(
+    MethodError,
+    "`differentiable(fn='2 * x')` is not possible.",
+    "The black box is a function.",
+    "Write `differentiable(my_function)`.",
+)
+def function_that_is_a_string():
+    differentiable("2 * x")
+
+
+@says(
+    MethodError,
+    "`differentiable(fn=tensor([2., 2.]))` is not possible.",
+    "The black box is a function.",
+    "Write `differentiable(my_function)`.",
+)
+def function_that_was_called():
+    differentiable(spring(torch.ones(2)))
+
+
+@says(
+    MethodError,
+    "`spring` is differentiable already.",
+    "A black box is wrapped once.",
+    "Use it as it is, or wrap its `.fn` with other options.",
+)
+def function_that_is_differentiable_already():
+    differentiable(differentiable(spring))
+
+
+@says(
+    MethodError,
+    "`differentiable(method='central')` is not possible.",
+    "A method is an object, not a name and not a class.",
+    "Write `method=suture.FiniteDifference(suture.stencils.CENTRAL)`.",
+)
+def method_by_name():
+    differentiable(spring, method="central")
+
+
+@says(
+    MethodError,
+    "`differentiable(method=<class 'suture._methods._finite_difference.FiniteDifference'>)` "
+    "is not possible.",
+    "A method is an object, not a name and not a class.",
+    "Write `method=suture.FiniteDifference(suture.stencils.CENTRAL)`.",
+)
+def method_that_is_a_class():
+    differentiable(spring, method=FiniteDifference)
+
+
+@says(
+    MethodError,
+    "`differentiable(interface='jax')` is not possible.",
+    "A black box receives tensors or arrays.",
+    'Write `interface="numpy"`.',
+)
+def interface_by_another_name():
+    differentiable(spring, interface="jax")
+
+
+@says(
+    MethodError,
+    "`differentiable(dtype=torch.int64)` is not possible.",
+    "A precision is a floating torch dtype, or None for the caller's.",
+    "Write `dtype=torch.float64`.",
+)
+def dtype_of_integers():
+    differentiable(spring, dtype=torch.int64)
+
+
+@says(
+    MethodError,
+    "`differentiable(dtype=<class 'numpy.float64'>)` is not possible.",
+    "A precision is a floating torch dtype, or None for the caller's.",
+    "Write `dtype=torch.float64`.",
+)
+def dtype_of_numpy():
+    differentiable(spring, dtype=np.float64)
+
+
+@says(
+    MethodError,
+    "`differentiable(dtype=torch.bfloat16)` is not possible.",
+    "NumPy has no bfloat16.",
+    "Write `dtype=torch.float32`.",
+)
+def dtype_that_numpy_does_not_have():
+    differentiable(spring, interface="numpy", dtype=torch.bfloat16)
+
+
+@says(
+    MethodError,
+    "`differentiable(vectorized=8)` is not possible.",
+    "It is yes or no.",
+    "Write `vectorized=True`.",
+)
+def vectorized_by_a_number():
+    differentiable(spring, vectorized=8)
+
+
+@says(
+    MethodError,
+    "`differentiable(chunk_size=0)` is not possible.",
+    "A number of points is a positive integer.",
+    "Write `chunk_size=64`.",
+)
+def chunks_of_nothing():
+    differentiable(spring, chunk_size=0)
+
+
+@says(
+    MethodError,
+    "`differentiable(chunk_size='auto')` is not possible.",
+    "A number of points is a positive integer.",
+    "Write `chunk_size=64`.",
+)
+def chunks_of_any_size():
+    differentiable(spring, chunk_size="auto")
+
+
+@says(
+    MethodError,
+    "`differentiable(seed=0.5)` is not possible.",
+    "A seed is an integer.",
+    "Write `seed=0`.",
+)
+def seed_that_is_no_integer():
+    differentiable(spring, seed=0.5)
+
+
+@says(
+    MethodError,
+    "`differentiable(name=7)` is not possible.",
+    "A name is a string.",
+    'Write `name="my function"`.',
+)
+def name_that_is_no_string():
+    differentiable(spring, name=7)
+
+
+@says(
+    MethodError,
+    "`scale=-1.0` is not possible.",
+    "A scale is a positive, finite number in the units of its argument, or a tensor of them.",
+    "Give one entry for each positional argument, for example `scale=(1e-9, None)`.",
+)
+def scale_that_is_negative():
+    differentiable(spring, scale=-1.0)
+
+
+@says(
+    MethodError,
+    "`scale=tensor([1., 0.])` is not possible.",
+    "A scale is a positive, finite number in the units of its argument, or a tensor of them.",
+    "Give one entry for each positional argument, for example `scale=(1e-9, None)`.",
+)
+def scale_with_a_zero():
+    differentiable(spring, scale=torch.tensor([1.0, 0.0]))
+
+
+@says(
+    MethodError,
+    "`scale='mm'` is not possible.",
+    "A scale is a positive, finite number in the units of its argument, or a tensor of them.",
+    "Give one entry for each positional argument, for example `scale=(1e-9, None)`.",
+)
+def scale_by_a_unit():
+    differentiable(spring, scale="mm")
+
+
+@says(
+    MethodError,
+    "`batch_dims='rows'` is not possible.",
+    "A batch dimension is an integer, or None for arguments that all rows share.",
+    "Give one entry for each positional argument, for example `batch_dims=(0, None)`.",
+)
+def batch_dims_by_name():
+    differentiable(spring, batch_dims="rows")
+
+
+# ------------------------------------------------------------------------------------------------
+# What is called: arguments
+# ------------------------------------------------------------------------------------------------
+
+
+@says(
+    MethodError,
+    "`batch_dims=(0,)` does not fit a call with 2 positional arguments.",
+    "`batch_dims` is a prefix of the tuple of positional arguments, as `in_dims` is in "
+    "`torch.vmap`.",
+    "Give one entry for each positional argument, for example `batch_dims=(0, None)`.",
+)
+def batch_dims_of_another_number_of_arguments():
+    differentiable(torch.mul, batch_dims=(0,))(wants(1.0), wants(2.0))
+
+
+@says(
+    MethodError,
+    "`scale=(array(1.), array(2.))` does not fit a call with 1 positional argument.",
+    "`scale` is a prefix of the tuple of positional arguments, as `in_dims` is in `torch.vmap`.",
+    "Give one entry for each positional argument, for example `scale=(1e-9,)`.",
+)
+def scale_of_another_number_of_arguments():
+    differentiable(spring, scale=(1.0, 2.0))(wants(1.0))
+
+
+@says(
+    MethodError,
+    "`batch_dims=(None, None)` names no batch.",
+    "At least one argument must have a batch dimension.",
+    "Leave out `batch_dims`, or give for example `batch_dims=(0, None)`.",
+)
+def batch_dims_without_a_batch():
+    differentiable(torch.mul, batch_dims=(None, None))(wants(1.0), wants(2.0))
+
+
+@says(
+    MethodError,
+    "`batch_dims=0` finds batches of different sizes: [2, 3].",
+    "All arguments with a batch dimension must have the same number of rows.",
+    "Give None for arguments that all rows share: for example `batch_dims=(0, None)`.",
+)
+def batches_of_different_sizes():
+    differentiable(torch.mul, batch_dims=0)(wants(1.0, 2.0), wants(1.0, 2.0, 3.0))
+
+
+@says(
+    MethodError,
+    "`batch_dims=1` names dimension 1 of a tensor of shape (2,).",
+    "A batch dimension is one of the tensor's dimensions, or None.",
+    "Give None for arguments that all rows share, for example `batch_dims=(0, None)`.",
+)
+def batch_dimension_that_is_not_there():
+    differentiable(spring, batch_dims=1)(wants(1.0, 2.0))
+
+
+@says(
+    MethodError,
+    "`batch_dims=(0, 0)` names a batch dimension of 3.0.",
+    "Only tensors have a batch dimension.",
+    "Give None for arguments that are not tensors, for example `batch_dims=(0, None)`.",
+)
+def batch_dimension_of_a_number():
+    differentiable(torch.mul, batch_dims=(0, 0))(wants(1.0, 2.0), 3.0)
+
+
+@says(
+    MethodError,
+    "A scale of shape (3,) does not fit an argument of shape (2,).",
+    "A scale is a number, or a tensor that broadcasts to its argument.",
+    "Give one entry for each positional argument, for example `scale=(1e-9, None)`.",
+)
+def scale_of_another_shape():
+    differentiable(spring, scale=(torch.ones(3),))(wants(1.0, 2.0))
+
+
+@says(
+    MethodError,
+    "`spring` was given a sparse tensor.",
+    "A black box is evaluated at numbers, all of which are stored.",
+    "Pass `tensor.to_dense()`, or a tensor on a real device.",
+)
+def sparse_argument():
+    differentiable(spring)(torch.eye(2).to_sparse())
+
+
+@says(
+    MethodError,
+    "`spring` was given a meta tensor, which has no numbers.",
+    "A black box is evaluated at numbers, all of which are stored.",
+    "Pass `tensor.to_dense()`, or a tensor on a real device.",
+)
+def meta_argument():
+    differentiable(spring)(torch.ones(2, device="meta"))
+
+
+@says(
+    MethodError,
+    "`spring` was given a bfloat16 tensor.",
+    'NumPy has no bfloat16, and `interface="numpy"` with `dtype=None` passes it on.',
+    "Write `dtype=torch.float32`, or leave `dtype` out for float64.",
+)
+def bfloat16_for_numpy():
+    f = differentiable(spring, interface="numpy", dtype=None)
+    f(torch.ones(2, dtype=torch.bfloat16))
+
+
+@says(
+    MethodError,
+    "`kinetic` was given `cart` of type Cart, which holds a tensor that requires grad.",
+    "Torch cannot see into it, so no gradient could reach the tensor.",
+    "Pass the tensor itself, or register the type: `torch.utils._pytree.register_dataclass(Cart)`.",
+)
+def argument_that_hides_a_tensor():
+    differentiable(lambda cart: cart.mass**2, name="kinetic")(Cart(wants(1.0)))
+
+
+@says(
+    MethodError,
+    "`kinetic` was given `state['cart']` of type Cart, which holds a tensor that requires grad.",
+    "Torch cannot see into it, so no gradient could reach the tensor.",
+    "Pass the tensor itself, or register the type: `torch.utils._pytree.register_dataclass(Cart)`.",
+)
+def nested_argument_that_hides_a_tensor():
+    f = differentiable(lambda state: state["cart"].mass ** 2, name="kinetic")
+    f({"cart": Cart([wants(1.0)])})
+
+
+@says(
+    MethodError,
+    "`spring` was mapped over no rows at all.",
+    "The shape of its result is known only from a call.",
+    "Skip the call where the mapped dimension has size 0: `if len(x): …`.",
+)
+def mapped_over_nothing():
+    torch.func.vmap(differentiable(spring))(torch.ones(0, 2))
+
+
+# ------------------------------------------------------------------------------------------------
+# What is called: tensors and modules that a function holds
+# ------------------------------------------------------------------------------------------------
+
+
+def holding(fn):
+    """Call a function that holds a tensor that requires grad."""
+    differentiable(fn, name="f")(wants(1.0))
+
+
+@says(
+    MethodError,
+    "`f` holds a tensor that requires grad in its closure, as `weight`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def tensor_in_the_closure():
+    weight = wants(2.0)
+    holding(lambda x: x * weight)
+
+
+@says(
+    MethodError,
+    "`f` holds a tensor that requires grad in its closure, as `model`: the parameter `0.weight`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def module_in_the_closure():
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    holding(lambda x: model(x))
+
+
+@says(
+    MethodError,
+    "`Linear` holds a tensor that requires grad: the parameter `weight`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def module_itself():
+    differentiable(torch.nn.Linear(1, 1))(wants(1.0))
+
+
+@says(
+    MethodError,
+    "`f` holds a tensor that requires grad, the global `GLOBAL_WEIGHT`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def tensor_among_the_globals():
+    holding(uses_a_global)
+
+
+@says(
+    MethodError,
+    "`f` holds a tensor that requires grad as the default of `weight`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def tensor_as_a_default():
+    holding(lambda x, weight=wants(2.0): x * weight)  # noqa: B008 - this is the mistake
+
+
+@says(
+    MethodError,
+    "`f` holds a tensor that requires grad as the default of `weight`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def tensor_as_a_keyword_default():
+    holding(lambda x, *, weight=wants(2.0): x * weight)  # noqa: B008 - this is the mistake
+
+
+@says(
+    MethodError,
+    "`f` holds a tensor that requires grad in an argument of its `partial`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def tensor_in_a_partial():
+    holding(functools.partial(torch.mul, wants(2.0)))
+
+
+@says(
+    MethodError,
+    "`f` holds a tensor that requires grad in `other` of its `partial`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def tensor_in_a_keyword_of_a_partial():
+    holding(functools.partial(torch.mul, other=wants(2.0)))
+
+
+@says(
+    MethodError,
+    "`f` holds a tensor that requires grad in its object, as `mass`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def tensor_in_the_object_of_a_method():
+    holding(Cart(wants(2.0)).push)
+
+
+@says(
+    MethodError,
+    "`f` holds a tensor that requires grad, as `mass`.",
+    "Only arguments are differentiated, so it would silently learn nothing.",
+    "Pass it as an argument, or call `.requires_grad_(False)` on it.",
+)
+def tensor_in_a_callable_object():
+    holding(Cart({"left": wants(2.0)}))
+
+
+@says(
+    MethodError,
+    "`model` was switched between train() and eval() after the forward.",
+    "Differences between the two modes are not derivatives.",
+    "Call `backward()` before switching the mode, or keep the black box in `eval()`.",
+)
+def module_switched_to_eval():
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout()).requires_grad_(False)
+    loss = differentiable(model, name="model", dtype=None)(torch.ones(1, requires_grad=True))
+    model.eval()
+    loss.backward()
+
+
+# ------------------------------------------------------------------------------------------------
+# What is differentiated
+# ------------------------------------------------------------------------------------------------
+
+
+@says(
+    MethodError,
+    "A displacement of 1e-20 does not change an input.",
+    "It is lost in the rounding of the precision that the black box receives.",
+    "Give a larger `step=` to the method, or a larger `scale=` to `differentiable`.",
+)
+def step_that_is_lost_in_rounding():
+    f = differentiable(spring, method=FiniteDifference(step=1e-20))
+    f(wants(1.0)).sum().backward()
+
+
+@says(
+    MethodError,
+    "A displacement of 1e-20 does not change an input.",
+    "It is lost in the rounding of the precision that the black box receives.",
+    "Give a larger `step=` to the method, or a larger `scale=` to `differentiable`.",
+)
+def step_along_a_tangent_that_is_lost_in_rounding():
+    f = differentiable(spring, method=FiniteDifference(step=1e-20))
+    torch.func.jvp(f, (torch.ones(1),), (torch.ones(1),))
+
+
+@says(
+    MethodError,
+    "The complex step cannot differentiate `modulus`: it already works with complex numbers.",
+    "The derivative is read from the imaginary part of a result that is otherwise real.",
+    "Use `FiniteDifference(stencils.CENTRAL)`, or return the real and the imaginary part as "
+    "two real outputs.",
+)
+def complex_step_by_complex_inputs():
+    f = differentiable(lambda z: z.abs(), method=COMPLEX_STEP, name="modulus")
+    f(wants(1.0, dtype=torch.complex128)).sum().backward()
+
+
+@says(
+    MethodError,
+    "The complex step cannot differentiate `spectrum`: it already works with complex numbers.",
+    "The derivative is read from the imaginary part of a result that is otherwise real.",
+    "Use `FiniteDifference(stencils.CENTRAL)`, or return the real and the imaginary part as "
+    "two real outputs.",
+)
+def complex_step_of_complex_outputs():
+    f = differentiable(torch.fft.fft, method=COMPLEX_STEP, name="spectrum")
+    f(wants(1.0, 2.0)).abs().sum().backward()
+
+
+# ------------------------------------------------------------------------------------------------
+# EvaluationError
+# ------------------------------------------------------------------------------------------------
+
+
+@says(
+    EvaluationError,
+    "`settle` raised ArithmeticError: no equilibrium",
+    "A black box must return a result at every point; this one was that of the forward pass.",
+    "Mend `settle`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+)
+def function_that_raises_in_the_forward_pass():
+    differentiable(settle)(wants(-1.0))
+
+
+@says(
+    EvaluationError,
+    "`settle` raised ArithmeticError: no equilibrium",
+    "A black box must return a result at every point; this one was x[0] decreased by 0.5.",
+    "Mend `settle`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+)
+def function_that_raises_beside_the_point():
+    f = differentiable(settle, method=FiniteDifference(stencils.BACKWARD, step=0.5), scale=1.0)
+    f(wants(0.25)).sum().backward()
+
+
+@says(
+    EvaluationError,
+    "`settle` raised ArithmeticError: no equilibrium",
+    "A black box must return a result at every point; this one was displaced in several "
+    "inputs, x among them.",
+    "Mend `settle`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+)
+def function_that_raises_along_random_directions():
+    chosen = directions.Rademacher(1)
+    f = differentiable(settle, method=FiniteDifference(stencils.CENTRAL, chosen, step=0.5), scale=1)
+    f(wants(0.25, 0.25)).sum().backward()
+
+
+@says(
+    EvaluationError,
+    "`simulate` raised ArithmeticError: no equilibrium",
+    "A black box must return a result at every point; this one was load['mass'][1] decreased "
+    "by 0.36.",
+    "Mend `simulate`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+)
+def function_that_raises_at_an_argument_by_keyword():
+    @differentiable(method=FiniteDifference(stencils.BACKWARD, step=0.5))
+    def simulate(x, **options):
+        return x * settle(options["load"]["mass"])
+
+    simulate(torch.ones(2), load={"mass": wants(1.0, 0.1)}).sum().backward()
+
+
+@says(
+    EvaluationError,
+    "`real_only` raised TypeError: only real numbers",
+    "A black box must return a result at every point; this one was displaced in several "
+    "inputs, x among them.",
+    "Use `FiniteDifference(stencils.CENTRAL)`: the complex step needs a function that takes "
+    "complex numbers.",
+)
+def function_that_raises_at_a_complex_point():
+    f = differentiable(lambda x: real_only(x), method=COMPLEX_STEP, name="real_only")
+    f(wants(1.0, 2.0)).sum().backward()
+
+
+@says(
+    EvaluationError,
+    "`fail` raised KeyError",
+    "A black box must return a result at every point; this one was that of the forward pass.",
+    "Mend `fail`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+)
+def function_that_raises_without_a_word():
+    def fail(x):
+        raise KeyError
+
+    differentiable(fail)(wants(1.0))
+
+
+@says(
+    EvaluationError,
+    "`model` raised RuntimeError: expected Float but found Double",
+    "A black box must return a result at every point; this one was that of the forward pass.",
+    "If `model` holds weights in float32, pass `dtype=None` to `differentiable`: then it "
+    "receives the caller's precision.",
+)
+def function_with_weights_of_its_own_precision():
+    def model(x):
+        if x.dtype != torch.float32:
+            raise RuntimeError("expected Float but found Double")
+
+    differentiable(model)(torch.ones(1, requires_grad=True))
+
+
+@says(
+    EvaluationError,
+    "`simulate` raised ValueError: expected 2 rows",
+    "A black box must return a result at every point; this one was in a call of 2 stacked points.",
+    "With `batch_dims`, `simulate` must accept any number of rows; if it does not, pass "
+    "`chunk_size=1`.",
+)
+def function_that_takes_one_batch_size():
+    def simulate(x):
+        if len(x) != 2:
+            raise ValueError("expected 2 rows")
+        return x**2
+
+    differentiable(simulate, batch_dims=0)(wants(1.0, 2.0)).sum().backward()
+
+
+@says(
+    EvaluationError,
+    "`simulate` raised ValueError: expected a vector",
+    "A black box must return a result at every point; this one was that of the forward pass.",
+    "With `vectorized=True`, `simulate` is given points stacked on a new leading axis; if it "
+    "does not expect that, leave `vectorized` out.",
+)
+def function_that_takes_one_point():
+    def simulate(x):
+        if x.ndim != 1:
+            raise ValueError("expected a vector")
+        return x**2
+
+    differentiable(simulate, vectorized=True)(wants(1.0, 2.0))
+
+
+@says(
+    EvaluationError,
+    "The `vjp` of `spring` raised ArithmeticError: the adjoint diverged",
+    "A rule must return the derivative at every point that the forward pass reaches.",
+    "Mend `vjp`, or return `NotImplemented` for the arguments that it does not know.",
+)
+def rule_that_raises():
+    def vjp(args, output, cotangent):
+        raise ArithmeticError("the adjoint diverged")
+
+    differentiable(spring, method=CustomVJP(vjp))(wants(1.0, 2.0)).sum().backward()
+
+
+@says(
+    EvaluationError,
+    "The `jvp` of `spring` raised NotImplementedError: later",
+    "A rule must return the derivative at every point that the forward pass reaches.",
+    "Mend `jvp`, or use reverse mode: `backward()`, `torch.func.vjp`.",
+)
+def pushforward_rule_that_raises():
+    def jvp(args, output, tangents):
+        raise NotImplementedError("later")
+
+    f = differentiable(spring, method=CustomVJP(lambda *_: None, jvp))
+    torch.func.jvp(f, (torch.ones(1),), (torch.ones(1),))
+
+
+# ------------------------------------------------------------------------------------------------
+# BadResult: what a function returned
+# ------------------------------------------------------------------------------------------------
+
+
+@says(
+    BadResult,
+    "`show` returned 'tensor([1.], dtype=torch.float64)': no tensor and no number.",
+    "There is nothing to differentiate and nothing to pass on.",
+    "Let `show` return a tensor, an array or a number.",
+)
+def result_that_is_a_string():
+    differentiable(lambda x: f"{x}", name="show")(wants(1.0))
+
+
+@says(
+    BadResult,
+    "`forgets` returned None: no tensor and no number.",
+    "There is nothing to differentiate and nothing to pass on.",
+    "Let `forgets` return a tensor, an array or a number.",
+)
+def result_that_is_none():
+    differentiable(lambda x: None, name="forgets")(wants(1.0))
+
+
+@says(
+    BadResult,
+    "`collect` returned an empty structure: no tensor and no number.",
+    "There is nothing to differentiate and nothing to pass on.",
+    "Let `collect` return a tensor, an array or a number.",
+)
+def result_that_is_empty():
+    differentiable(lambda x: [], name="collect")(wants(1.0))
+
+
+@says(
+    BadResult,
+    "`build` returned a Cart.",
+    "A result is made of tensors, arrays and numbers, in tuples, lists, dicts or registered "
+    "dataclasses.",
+    "Return `torch.as_tensor(…)` or `np.asarray(…, dtype=float)` from `build`.",
+)
+def result_that_is_an_object():
+    differentiable(lambda x: Cart(x), name="build")(wants(1.0))
+
+
+@says(
+    BadResult,
+    "`integrate` returned an Orbit.",
+    "A result is made of tensors, arrays and numbers, in tuples, lists, dicts or registered "
+    "dataclasses.",
+    "Return `torch.as_tensor(…)` or `np.asarray(…, dtype=float)` from `integrate`.",
+)
+def result_that_is_an_object_with_a_vowel():
+    class Orbit:
+        pass
+
+    differentiable(lambda x: Orbit(), name="integrate")(wants(1.0))
+
+
+@says(
+    BadResult,
+    "`f` returned an array of dtype object.",
+    "A result is made of tensors, arrays and numbers, in tuples, lists, dicts or registered "
+    "dataclasses.",
+    "Return `torch.as_tensor(…)` or `np.asarray(…, dtype=float)` from `f`.",
+)
+def result_that_is_an_array_of_objects():
+    differentiable(lambda x: np.array([None, 1.0]), interface="numpy", name="f")(wants(1.0))
+
+
+@says(
+    BadResult,
+    "`log` returned nan at 1 of 1 points.",
+    "Every number must be finite; the first such point was that of the forward pass.",
+    "Restrict the inputs with `torch.clamp`, or let `log` return a finite number there.",
+)
+def nan_in_the_forward_pass():
+    differentiable(torch.log, name="log")(wants(-1.0))
+
+
+@says(
+    BadResult,
+    "`log` returned nan at 1 of 2 points.",
+    "Every number must be finite; the first such point was argument 0[1] decreased by 1.1.",
+    "Restrict the inputs with `torch.clamp`, or use a stencil that stays inside the domain, "
+    "such as `stencils.BACKWARD`.",
+)
+def infinity_beside_the_point():
+    f = differentiable(torch.log, method=BACKWARD, name="log")
+    f(wants(3.0, 0.5)).sum().backward()
+
+
+@says(
+    BadResult,
+    "`roots` returned nan in output 1 at 1 of 1 points.",
+    "Every number must be finite; the first such point was that of the forward pass.",
+    "Restrict the inputs with `torch.clamp`, or let `roots` return a finite number there.",
+)
+def nan_in_the_second_output():
+    f = differentiable(lambda x: (x, {"root": (x - 1).sqrt()}), name="roots")
+    f(wants(2.0, 0.5))
+
+
+@says(
+    BadResult,
+    "`log` returned nan in row 2 at 1 of 1 points.",
+    "Every number must be finite; the first such point was that of the forward pass.",
+    "Restrict the inputs with `torch.clamp`, or let `log` return a finite number there.",
+)
+def nan_in_a_row():
+    differentiable(torch.log, batch_dims=0, name="log")(wants(1.0, 2.0, -3.0))
+
+
+@says(
+    BadResult,
+    "`f` returned nan in output 1, row 1 at 1 of 1 points.",
+    "Every number must be finite; the first such point was that of the forward pass.",
+    "Restrict the inputs with `torch.clamp`, or let `f` return a finite number there.",
+)
+def nan_in_a_row_of_an_output():
+    f = differentiable(lambda x: (x, torch.log(x)), batch_dims=0, name="f")
+    f(wants(1.0, -2.0))
+
+
+@says(
+    BadResult,
+    "`select` returned shape (2,) at one point and shape (1,) at another.",
+    "The shape must be the same everywhere; the other point was x[0] decreased by 0.79.",
+    "Make `select` pad or convert its result. The point is saved in `exc.point`.",
+)
+def another_shape_beside_the_point():
+    f = differentiable(lambda x: x[x > 0.9], method=BACKWARD, name="select")
+    f(wants(1.0, 2.0)).sum().backward()
+
+
+@says(
+    BadResult,
+    "`wrap` returned (*,) at one point and [*] at another.",
+    "The nesting must be the same everywhere; the other point was x[0] increased by 1.5e-08.",
+    "Make `wrap` pad or convert its result. The point is saved in `exc.point`.",
+)
+def another_nesting_beside_the_point():
+    f = differentiable(lambda x: (x,) if x[0] == 1 else [x], name="wrap")
+    f(wants(1.0))[0].sum().backward()
+
+
+@says(
+    BadResult,
+    "`f` returned a string or None at one point and a number at another.",
+    "The kind of result must be the same everywhere; the other point was x[0] increased by "
+    "1.5e-08.",
+    "Make `f` pad or convert its result. The point is saved in `exc.point`.",
+)
+def a_number_only_at_some_points():
+    f = differentiable(lambda x: (x, None if x[0] == 1 else x), name="f")
+    f(wants(1.0))[0].sum().backward()
+
+
+@says(
+    BadResult,
+    "`f` returned a number at one point and 'diverged' at another.",
+    "The kind of result must be the same everywhere; the other point was x[0] increased by "
+    "1.5e-08.",
+    "Make `f` pad or convert its result. The point is saved in `exc.point`.",
+)
+def a_string_only_at_some_points():
+    f = differentiable(lambda x: (x, x if x[0] == 1 else "diverged"), name="f")
+    f(wants(1.0))[0].sum().backward()
+
+
+@says(
+    BadResult,
+    "`f` returned int64 at one point and float64 at another.",
+    "The kind of number must be the same everywhere; the other point was x[0] increased by "
+    "1.5e-08.",
+    "Make `f` pad or convert its result. The point is saved in `exc.point`.",
+)
+def an_integer_only_at_some_points():
+    f = differentiable(lambda x: (x, 1 if x[0] == 1 else 0.5), name="f")
+    f(wants(1.0))[0].sum().backward()
+
+
+@says(
+    BadResult,
+    "`f` returned float64 at one point and complex128 at another.",
+    "The kind of number must be the same everywhere; the other point was x[0] increased by "
+    "1.5e-08.",
+    "Make `f` pad or convert its result. The point is saved in `exc.point`.",
+)
+def a_complex_number_only_at_some_points():
+    f = differentiable(lambda x: x if x[0] == 1 else x * (1 + 1j), name="f")
+    f(wants(1.0)).sum().backward()
+
+
+@says(
+    BadResult,
+    "`f` returned float64 at one point and float32 at another.",
+    "The precision must be the same everywhere; the other point was x[0] increased by 1.5e-08.",
+    "Make `f` pad or convert its result. The point is saved in `exc.point`.",
+)
+def another_precision_beside_the_point():
+    f = differentiable(lambda x: x if x[0] == 1 else x.float(), name="f")
+    f(wants(1.0)).sum().backward()
+
+
+@says(
+    BadResult,
+    "`fill` dropped the imaginary part: it returned float64 for complex inputs.",
+    "The complex step reads the derivative from the imaginary part of the result.",
+    "Use `stencils.CENTRAL`, or keep complex numbers all the way through (no `abs`, no "
+    "`float()`, no real arrays filled in place).",
+)
+def imaginary_part_that_was_dropped():
+    differentiable(fill, method=COMPLEX_STEP)(wants(1.0, 2.0)).sum().backward()
+
+
+@says(
+    BadResult,
+    "`total` returned shape () for 1 stacked point.",
+    "With `vectorized=True`, every output has the points as its dimension 0.",
+    "Keep the leading axis in `total`, or leave out `vectorized=True`.",
+)
+def stack_without_its_axis():
+    differentiable(lambda x: x.sum(), vectorized=True, name="total")(wants(1.0, 2.0))
+
+
+@says(
+    BadResult,
+    "`average` returned shape (1, 2) for 2 stacked points.",
+    "With `vectorized=True`, every output has the points as its dimension 0.",
+    "Keep the leading axis in `average`, or leave out `vectorized=True`.",
+)
+def stack_of_several_points_without_its_axis():
+    f = differentiable(lambda x: x.mean(0, keepdim=True), vectorized=True, name="average")
+    f(wants(1.0, 2.0)).sum().backward()
+
+
+@says(
+    BadResult,
+    "`total` returned shape () for a batch of 2 rows.",
+    "With `batch_dims`, every output has the batch as its dimension 0.",
+    "Let `total` return one row of output for each row of input, or leave out `batch_dims`.",
+)
+def batch_without_its_axis():
+    differentiable(lambda x: x.sum(), batch_dims=0, name="total")(wants(1.0, 2.0))
+
+
+@says(
+    BadResult,
+    "`first_three` returned shape (3,) for a batch of 6 rows.",
+    "With `batch_dims`, every output has the batch as its dimension 0, whatever its size.",
+    "Let `first_three` return one row of output for each row of input, or leave out `batch_dims`.",
+)
+def batch_of_a_fixed_size():
+    f = differentiable(lambda x: x[:3] ** 2, batch_dims=0, name="first_three")
+    f(wants(1.0, 2.0, 3.0)).sum().backward()
+
+
+@says(
+    BadResult,
+    "Row 1 of `center` moved by 4e-08 although only other rows were displaced.",
+    "With `batch_dims`, row b of every output depends on row b and on shared arguments only, "
+    "whatever the number of rows; and the function must be deterministic to its digits.",
+    "Leave out `batch_dims`; or take out of `center` what couples the rows (batch norm in "
+    "train mode, a mean over the batch); or state its noise: `FiniteDifference(noise=…)`.",
+)
+def batch_whose_rows_see_each_other():
+    f = differentiable(lambda x: x - x.mean(0), batch_dims=0, name="center")
+    f(wants(1.0, 2.0, 4.0)).sum().backward()
+
+
+@says(
+    BadResult,
+    "`energy` is not complex-analytic: the complex step and a difference disagree by 18, the "
+    "slope being 18.",
+    "The complex step is right only where f(x + ih) is the analytic continuation of f: not "
+    "for `abs`, `norm`, `conj`, Cholesky factors and the like.",
+    "Use `FiniteDifference(stencils.CENTRAL)` or `FiniteDifference(stencils.central(4))`.",
+)
+def function_that_is_not_analytic():
+    f = differentiable(lambda x: (x * x.conj()).sum(), method=COMPLEX_STEP, name="energy")
+    f(wants(3.0)).backward()
+
+
+# ------------------------------------------------------------------------------------------------
+# BadResult: what a rule returned
+# ------------------------------------------------------------------------------------------------
+
+
+def by_rule(vjp, *inputs):
+    """Differentiate `spring` by a rule."""
+    f = differentiable(lambda *args: spring(sum(args)), method=CustomVJP(vjp), name="spring")
+    f(*inputs).sum().backward()
+
+
+@says(
+    BadResult,
+    "The `vjp` of `spring` returned another structure than its arguments have.",
+    "It must return a tuple of 2, one entry for each positional argument.",
+    "Return for example `(gradient_of_the_first, None, NotImplemented)`: None is zero, "
+    "NotImplemented is differenced.",
+)
+def gradients_of_too_few_arguments():
+    by_rule(lambda args, output, cotangent: (cotangent,), wants(1.0), wants(2.0))
+
+
+@says(
+    BadResult,
+    "The `vjp` of `spring` returned another structure than its arguments have.",
+    "It must return a tuple of 1, one entry for each positional argument.",
+    "Return for example `(gradient_of_the_first, None, NotImplemented)`: None is zero, "
+    "NotImplemented is differenced.",
+)
+def gradients_in_another_nesting():
+    by_rule(lambda args, output, cotangent: {"x": cotangent}, wants(1.0))
+
+
+@says(
+    BadResult,
+    "The `vjp` of `spring` returned shape () for argument 0, whose shape is (2,).",
+    "A derivative has the shape of what it belongs to; nothing is broadcast.",
+    "Return it in shape (2,), for example with `.reshape((2,))`.",
+)
+def gradient_of_another_shape():
+    by_rule(lambda args, output, cotangent: (cotangent.sum(),), wants(1.0, 2.0))
+
+
+@says(
+    BadResult,
+    "The `vjp` of `spring` returned 'zero' for argument 0, whose shape is (1,).",
+    "A derivative has the shape of what it belongs to; nothing is broadcast.",
+    "Return it in shape (1,), for example with `.reshape((1,))`.",
+)
+def gradient_that_is_a_string():
+    by_rule(lambda args, output, cotangent: ("zero",), wants(1.0))
+
+
+@says(
+    BadResult,
+    "The `vjp` of `spring` returned nan or inf for argument 0.",
+    "Every derivative must be finite.",
+    "Mend `vjp`, or return `NotImplemented` there: then it is differenced.",
+)
+def gradient_that_is_nan():
+    by_rule(lambda args, output, cotangent: (cotangent * math.nan,), wants(1.0))
+
+
+@says(
+    BadResult,
+    "The `vjp` of `spring` returned a Cart for argument 0.",
+    "A derivative is a tensor, an array, a number, None or NotImplemented.",
+    "Return it in shape (1,), for example with `torch.as_tensor(…)`.",
+)
+def gradient_that_is_an_object():
+    by_rule(lambda args, output, cotangent: (Cart(1),), wants(1.0))
+
+
+def pushed_by(jvp):
+    f = differentiable(
+        lambda x: {"force": spring(x), "energy": x.sum()},
+        method=CustomVJP(lambda *_: None, jvp),
+        name="spring",
+    )
+    torch.func.jvp(f, (torch.ones(2),), (torch.ones(2),))
+
+
+@says(
+    BadResult,
+    "The `jvp` of `spring` returned another structure than its output has.",
+    "It must return one tangent for each output, or None for zero.",
+    "Return the tangents in the nesting of the result: for example `(tangent, None)`.",
+)
+def tangents_in_another_nesting():
+    pushed_by(lambda args, output, tangents: (tangents[0], None))
+
+
+@says(
+    BadResult,
+    "The `jvp` of `spring` returned shape () for output 0, whose shape is (2,).",
+    "A derivative has the shape of what it belongs to; nothing is broadcast.",
+    "Return it in shape (2,), for example with `.reshape((2,))`.",
+)
+def tangent_of_another_shape():
+    pushed_by(lambda args, output, tangents: {"force": tangents[0].sum(), "energy": None})
+
+
+@says(
+    BadResult,
+    "The `jvp` of `spring` returned nan or inf for output 0.",
+    "Every derivative must be finite.",
+    "Mend `jvp`, or use reverse mode: `backward()`, `torch.func.vjp`.",
+)
+def tangent_that_is_infinite():
+    pushed_by(lambda args, output, tangents: {"force": tangents[0] / 0, "energy": None})
+
+
+# ------------------------------------------------------------------------------------------------
+# TransformError
+# ------------------------------------------------------------------------------------------------
+
+
+@says(
+    TransformError,
+    "`spring` was traced into a graph (by `make_fx`, `torch.func.linearize`, `torch.export` "
+    "or `torch.jit.trace`).",
+    "A tracer does not see into it: its derivatives would become zeros without an error.",
+    "Call it outside the traced function; `torch.compile` without `fullgraph` works, and so "
+    "does `torch.func.jvp` in the place of `linearize`.",
+)
+def traced_by_make_fx():
+    make_fx(differentiable(spring))(torch.ones(2))
+
+
+@says(
+    TransformError,
+    "`spring` was traced into a graph (by `make_fx`, `torch.func.linearize`, `torch.export` "
+    "or `torch.jit.trace`).",
+    "A tracer does not see into it: its derivatives would become zeros without an error.",
+    "Call it outside the traced function; `torch.compile` without `fullgraph` works, and so "
+    "does `torch.func.jvp` in the place of `linearize`.",
+)
+def linearized():
+    torch.func.linearize(differentiable(spring), torch.ones(2))
+
+
+@says(
+    TransformError,
+    "`spring` was traced into a graph (by `make_fx`, `torch.func.linearize`, `torch.export` "
+    "or `torch.jit.trace`).",
+    "A tracer does not see into it: its derivatives would become zeros without an error.",
+    "Call it outside the traced function; `torch.compile` without `fullgraph` works, and so "
+    "does `torch.func.jvp` in the place of `linearize`.",
+)
+def traced_by_jit():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(differentiable(spring), torch.ones(2))
+
+
+@says(
+    TransformError,
+    "`spring` was traced into a graph (by `make_fx`, `torch.func.linearize`, `torch.export` "
+    "or `torch.jit.trace`).",
+    "A tracer does not see into it: its derivatives would become zeros without an error.",
+    "Call it outside the traced function; `torch.compile` without `fullgraph` works, and so "
+    "does `torch.func.jvp` in the place of `linearize`.",
+)
+def exported():
+    torch.export.export(differentiable(spring), (torch.ones(2),), strict=False)
+
+
+@says(
+    TransformError,
+    "`spring` was traced into a graph (by `make_fx`, `torch.func.linearize`, `torch.export` "
+    "or `torch.jit.trace`).",
+    "A tracer does not see into it: its derivatives would become zeros without an error.",
+    "Call it outside the traced function; `torch.compile` without `fullgraph` works, and so "
+    "does `torch.func.jvp` in the place of `linearize`.",
+)
+def backward_under_a_tracer():
+    f = differentiable(spring)
+    make_fx(torch.func.grad(lambda x: f(x).sum()))(torch.ones(2))
+
+
+@says(
+    TransformError,
+    "`spring` was differentiated a third time.",
+    "Numerical derivatives of third order would be mostly noise, so there are none.",
+    "Call `.detach()` on the second derivative, or write the function in torch.",
+)
+def differentiated_three_times():
+    f = differentiable(spring)
+    torch.func.grad(torch.func.grad(torch.func.grad(lambda x: f(x))))(torch.tensor(1.0))
+
+
+@says(
+    TransformError,
+    "`spring` was differentiated a third time.",
+    "Numerical derivatives of third order would be mostly noise, so there are none.",
+    "Call `.detach()` on the second derivative, or write the function in torch.",
+)
+def differentiated_three_times_in_forward_mode():
+    f = differentiable(spring)
+    torch.func.jacfwd(torch.func.jacfwd(torch.func.jacfwd(f)))(torch.tensor(1.0))
+
+
+@says(
+    TransformError,
+    "A score estimate has no forward mode.",
+    "It is right only as a mean over random directions, and a jvp is one direction.",
+    "Use another stencil, or reverse mode: `backward()`, `torch.func.vjp`.",
+)
+def score_estimate_in_forward_mode():
+    method = FiniteDifference(stencils.ONE_POINT, directions.Gaussian(4))
+    f = differentiable(spring, method=method)
+    torch.func.jvp(f, (torch.ones(2),), (torch.ones(2),))
+
+
+@says(
+    TransformError,
+    "`spring` was differentiated in forward mode, but its rule has no `jvp`.",
+    "A vjp alone cannot push a tangent forward.",
+    "Pass `CustomVJP(vjp, jvp=…)`, or use reverse mode: `backward()`, `torch.func.vjp`.",
+)
+def rule_without_a_jvp_in_forward_mode():
+    f = differentiable(spring, method=CustomVJP(lambda args, output, cotangent: 2 * cotangent))
+    torch.func.jvp(f, (torch.ones(2),), (torch.ones(2),))
+
+
+# ------------------------------------------------------------------------------------------------
+# All messages are here, and each is what it should be
+# ------------------------------------------------------------------------------------------------
+
+
+def caught_from(provoke):
+    with pytest.raises(SutureError) as caught:
+        provoke()
+    return caught.value
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_message(name):
+    case = CASES[name]
+    error = caught_from(case.provoke)
+    assert type(error) is case.error
+    assert str(error).splitlines() == list(case.lines)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_message_has_three_lines_and_the_third_can_be_typed(name):
+    lines = CASES[name].lines
+    assert len(lines) == 3
+    for line in lines:
+        assert line == line.strip()
+        assert "\n" not in line
+        assert line.count("`") % 2 == 0
+    assert "`" in lines[2]
+
+
+HOME = Path(suture.__file__).parent
+KINDS = {
+    name
+    for name, value in vars(suture.errors).items()
+    if isinstance(value, type) and issubclass(value, SutureError)
+}
+
+
+def modules():
+    """Return the parsed source, but for the command line and the demo, whose tests are theirs."""
+    files = [path for path in HOME.rglob("*.py") if path.relative_to(HOME).parts[0] != "demo"]
+    rest = [path for path in files if path.name not in ("cli.py", "errors.py")]
+    return {str(path): ast.parse(path.read_text(encoding="utf-8")) for path in rest}
+
+
+def functions_of(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def calls_of(tree, names):
+    """Return the calls of any of these names, also as attributes of a module."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [c for c in calls if getattr(c.func, "id", getattr(c.func, "attr", None)) in names]
+
+
+def makers(trees):
+    """Return the names that make errors: the classes, and functions that return what these make."""
+    names: set[str] = set()
+    grown = set(KINDS)
+    while grown != names:
+        names = set(grown)
+        for tree in trees.values():
+            for function in functions_of(tree):
+                returns = function.returns and ast.unparse(function.returns)
+                if returns in KINDS and calls_of(function, names):
+                    grown.add(function.name)
+    return names
+
+
+def sites():
+    """Return where the source makes an error: (file, first line, last line) and a label."""
+    trees = modules()
+    names = makers(trees)
+    found = {}
+    for path, tree in trees.items():
+        label = Path(path).relative_to(HOME)
+        for function in functions_of(tree):
+            for number, call in enumerate(calls_of(function, names), start=1):
+                place = (path, call.lineno, call.end_lineno)
+                found[place] = f"{label}: {function.name}, error {number}"
+    return found
+
+
+def test_every_message_of_the_source_has_a_case(monkeypatch):
+    """Run all cases, note through which lines of the source each error came, and compare."""
+    lines = set()
+    original = SutureError.__init__
+
+    def noting(self, *args):
+        frame = sys._getframe(1)
+        while frame is not None:
+            lines.add((frame.f_code.co_filename, frame.f_lineno))
+            frame = frame.f_back
+        original(self, *args)
+
+    monkeypatch.setattr(SutureError, "__init__", noting)
+    for case in CASES.values():
+        caught_from(case.provoke)
+    places = sites()
+    assert len(places) > 50  # it does find them
+    missing = [
+        label
+        for (path, first, last), label in places.items()
+        if not any((path, line) in lines for line in range(first, last + 1))
+    ]
+    assert missing == []
+
+
+# ------------------------------------------------------------------------------------------------
+# The tree of classes
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "bases"),
+    [
+        (SutureError, {Exception}),
+        (EvaluationError, {SutureError}),
+        (BadResult, {EvaluationError}),
+        (MethodError, {SutureError, ValueError}),
+        (TransformError, {SutureError}),
+        (MissingExtraError, {SutureError, ImportError}),
+    ],
+)
+def test_tree(error, bases):
+    assert set(error.__bases__) == bases
+
+
+def test_no_other_errors():
+    assert {SutureError} | every_subclass(SutureError) == {getattr(suture.errors, n) for n in KINDS}
+
+
+def every_subclass(kind):
+    return {kind for sub in kind.__subclasses__() for kind in {sub} | every_subclass(sub)}
+
+
+def test_an_unlawful_request_is_a_value_error():
+    with pytest.raises(ValueError, match="does not exist"):
+        stencils.central(3)
+
+
+ALL = [SutureError, EvaluationError, BadResult, MethodError, TransformError, MissingExtraError]
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_an_error_is_its_three_lines(error):
+    raised = error("What.", "Why.", "Fix.")
+    assert str(raised) == "What.\nWhy.\nFix."
+    assert raised.args == ("What.", "Why.", "Fix.")
+    assert repr(raised) == f"{error.__name__}('What.', 'Why.', 'Fix.')"
+
+
+@pytest.mark.parametrize("error", ALL)
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_errors_survive_copies(error, again):
+    raised = error("What.", "Why.", "Fix.")
+    raised.point = ((torch.ones(2), "text"), {"mass": np.ones(3)})
+    found = again(raised)
+    assert type(found) is error
+    assert str(found) == str(raised)
+    (x, text), kwargs = found.point
+    assert (x.tolist(), text, kwargs["mass"].tolist()) == ([1, 1], "text", [1, 1, 1])
+
+
+# ------------------------------------------------------------------------------------------------
+# Where it happened
+# ------------------------------------------------------------------------------------------------
+
+BACK = {"method": BACKWARD, "scale": 1.0}
+
+
+def point_of(provoke):
+    error = caught_from(provoke)
+    assert isinstance(error, EvaluationError)
+    return error.point
+
+
+@pytest.mark.parametrize("interface", ["torch", "numpy"])
+def test_point_of_the_forward_pass(interface):
+    x = torch.tensor([0.25, -1.0], requires_grad=True)
+    ((found,), kwargs) = point_of(lambda: differentiable(settle, interface=interface)(x))
+    assert isinstance(found, torch.Tensor if interface == "torch" else np.ndarray)
+    assert found.tolist() == [0.25, -1.0]
+    assert str(found.dtype).endswith("float64")
+    assert kwargs == {}
+
+
+@pytest.mark.parametrize("interface", ["torch", "numpy"])
+def test_point_of_the_backward_pass(interface):
+    y = differentiable(settle, interface=interface, **BACK)(wants(1.0, 0.25, 0.0))
+    ((found,), _) = point_of(lambda: y.sum().backward())
+    assert found.tolist() == [1.0, -0.25, 0.0]  # the first of two
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+def test_point_that_is_not_finite_among_stacked_ones(chunk_size):
+    f = differentiable(lambda x: x**0.5, vectorized=True, chunk_size=chunk_size, **BACK)
+    y = f(wants(1.0, 2.0, 0.25))
+    ((found,), _) = point_of(lambda: y.sum().backward())
+    assert found.tolist() == [[1.0, 2.0, -0.25]]
+
+
+def test_point_of_another_shape():
+    y = differentiable(lambda x: x[x > 0.9], **BACK)(wants(2.0, 1.0))
+    ((found,), _) = point_of(lambda: y.sum().backward())
+    assert found.tolist() == [2.0, 0.5]
+
+
+def test_point_of_a_batch():
+    """The first batch of those that were concatenated."""
+    f = differentiable(lambda x, p: settle(x * p), batch_dims=(0, None), **BACK)
+    x, p = wants(1.0, 0.25, 4.0), wants(1.0).detach()
+    y = f(x[:, None], p)
+    (found, shared), _ = point_of(lambda: y.sum().backward())
+    assert (found.shape, shared.tolist()) == ((3, 1), [1.0])
+
+
+def test_point_of_a_row_of_vmap():
+    f = differentiable(settle)
+    x = torch.tensor([[1.0], [-2.0], [3.0]])
+    ((found,), _) = point_of(lambda: torch.func.vmap(f)(x))
+    assert found.tolist() == [-2.0]
+
+
+def test_point_of_a_complex_step():
+    f = differentiable(real_only, method=COMPLEX_STEP)
+    ((found,), _) = point_of(lambda: f(wants(3.0)).sum().backward())
+    assert found.is_complex()
+    assert found.real.tolist() == [3.0]
+    assert abs(found.imag.item()) == pytest.approx(3 * 2.0**-100)
+
+
+def test_point_has_the_structure_of_the_call():
+    @differentiable(**{**BACK, "scale": None})
+    def simulate(state, mode, table, *, load):
+        return state["x"] * settle(load[0])
+
+    table = np.arange(3)
+    y = simulate({"x": wants(2.0), "n": 3}, "fast", table, load=(wants(0.0), None))
+    (state, mode, same), kwargs = point_of(lambda: y.sum().backward())
+    assert {key: getattr(v, "tolist", lambda v=v: v)() for key, v in state.items()} == {
+        "x": [2.0],
+        "n": 3,
+    }
+    assert (mode, same.tolist()) == ("fast", [0, 1, 2])
+    assert same is not table
+    assert list(kwargs) == ["load"]
+    assert kwargs["load"][0].tolist() == [-0.5]
+    assert kwargs["load"][1] is None
+
+
+@pytest.mark.parametrize("interface", ["torch", "numpy"])
+@pytest.mark.parametrize("forward", [True, False])
+def test_point_is_a_private_copy(interface, forward):
+    def scribble(x):
+        first = float(x[0])
+        x[:] = 99.0
+        if forward or first < 0:
+            raise ArithmeticError("no equilibrium")
+        return x * 0 + first
+
+    f = differentiable(scribble, interface=interface, **BACK)
+    x = wants(0.25, 1.0)
+    ((found,), _) = point_of(lambda: f(x).sum().backward())
+    assert found.tolist() == ([0.25, 1.0] if forward else [-0.25, 1.0])
+    found[:] = 7.0
+    assert x.tolist() == [0.25, 1.0]
+    assert x.grad is None
+
+
+def test_errors_with_a_point_survive_pickling():
+    error = caught_from(lambda: differentiable(settle)(wants(-1.0)))
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert again.point[0][0].tolist() == [-1.0]
+    assert not again.point[0][0].requires_grad
+
+
+def test_a_false_claim_has_no_point():
+    assert point_of(CASES["batch_whose_rows_see_each_other"].provoke) is None
+
+
+# ------------------------------------------------------------------------------------------------
+# The user's own exception
+# ------------------------------------------------------------------------------------------------
+
+MINE = ArithmeticError("no equilibrium")
+
+
+def fail(*_):
+    raise MINE
+
+
+def fail_below_zero(x):
+    if (x < 0).any():
+        raise MINE
+    return x
+
+
+CAUSED = {
+    "forward": lambda: differentiable(fail)(wants(1.0)),
+    "backward": lambda: differentiable(fail_below_zero, **BACK)(wants(0.25)).sum().backward(),
+    "vjp": lambda: differentiable(spring, method=CustomVJP(fail))(wants(1.0)).sum().backward(),
+    "jvp": lambda: torch.func.jvp(
+        differentiable(spring, method=CustomVJP(fail, fail)), (torch.ones(1),), (torch.ones(1),)
+    ),
+    "vmap": lambda: torch.func.vmap(differentiable(fail))(torch.ones(2, 1)),
+    "stacked": lambda: differentiable(fail, vectorized=True)(wants(1.0)),
+}
+
+
+@pytest.mark.parametrize("provoke", CAUSED.values(), ids=CAUSED.keys())
+def test_cause_is_the_users_exception(provoke):
+    error = caught_from(provoke)
+    assert type(error) is EvaluationError
+    assert error.__cause__ is MINE
+    assert MINE.__traceback__ is not None
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.error is BadResult])
+def test_a_bad_result_has_no_cause(name):
+    error = caught_from(CASES[name].provoke)
+    assert error.__cause__ is None
+    assert error.__context__ is None or error.__suppress_context__
+
+
+def test_errors_of_a_black_box_inside_pass_through():
+    inner = differentiable(settle, name="inner")
+    outer = differentiable(lambda x: inner(x), name="outer")
+    error = caught_from(lambda: outer(wants(-1.0)))
+    assert str(error).startswith("`inner` raised ArithmeticError")
+    assert isinstance(error.__cause__, ArithmeticError)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_stops_the_program_is_not_touched(stop):
+    def interrupted(x):
+        raise stop
+
+    with pytest.raises(stop):
+        differentiable(interrupted)(wants(1.0))
