@@ -376,6 +376,29 @@ def test_a_displacement_that_is_lost_is_refused(part):
         linearize(FiniteDifference(step=0.5), x, lambda rows, shared: rows + shared[:, None])
 
 
+@pytest.mark.parametrize("r", [1, 2])
+@pytest.mark.parametrize("stencil", [FORWARD, CENTRAL])
+def test_random_directions_that_are_lost_are_refused(stencil, r):
+    x = primal([[1.0, 1.0]] * r, value=[[0.0]] * r, round=eighths)
+    method = FiniteDifference(stencil, directions.Rademacher(3), step=0.05)
+    with pytest.raises(MethodError, match=r"A displacement of 0\.05 does not change an input\."):
+        linearize(method, x, lambda rows, _: rows[..., :1])
+
+
+LARGEST = np.finfo(float).max
+
+
+@pytest.mark.parametrize("rows", [[[LARGEST]], [[LARGEST, 1.0]], [[1.0, -LARGEST]]])
+@pytest.mark.parametrize("chosen", [directions.Coordinate(), directions.Rademacher(1)])
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_a_displacement_out_of_the_range_is_refused(rows, chosen):
+    x = primal(rows, value=[[0.0]])
+    x.scale_rows = np.abs(x.rows)
+    method = FiniteDifference(CENTRAL, chosen, step=0.5)
+    with pytest.raises(MethodError, match=r" leads out of the range of an input\."):
+        linearize(method, x, lambda rows, _: np.exp(-np.abs(rows[..., :1]) / LARGEST))
+
+
 @pytest.mark.parametrize("stencil", [FORWARD, CENTRAL])
 def test_a_tangent_that_is_lost_is_refused(stencil):
     x = primal([[1.0, 1.0]], value=[[0.0]], round=eighths)

@@ -236,6 +236,13 @@ def test_a_rule_of_ones_own():
     assert math.log2(coarse / fine) == pytest.approx(2, abs=0.05)
 
 
+def test_lists_become_tuples():
+    rule = Stencil([0, 1], [-1, 1], order=1)
+    assert rule == FORWARD
+    assert hash(rule) == hash(FORWARD)
+    assert Stencil([-1, 1], [-0.5, 0.5], 2, error_weights=[0, 0]).error_weights == (0, 0)
+
+
 def test_weights_may_be_off_by_rounding_only():
     third = 1 / 3
     assert Stencil((-1.5, 1.5), (-third, third), order=2).consistent

@@ -44,6 +44,7 @@ class Caller:
         # Tensors are read now: inside a transform of torch.func they have no storage.
         sizes, structure = _tree.flatten(tuple(scale) if isinstance(scale, list) else scale)
         self.scale = _tree.unflatten([_check_scale(size) for size in sizes], structure)
+        self._given = scale
         self._forms: dict[Any, CallForm] = {}
         for dim in _tree.flatten(self.batch_dims)[0]:
             if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool)):
@@ -207,7 +208,7 @@ class Caller:
         """Return the user's scale of each tensor, None where it is automatic."""
         if self.scale is None:
             return [None] * len(forms)
-        spread = _tree.broadcast(self.scale, structure, count, "scale", "1e-9")
+        spread = _tree.broadcast(self.scale, structure, count, "scale", "1e-9", self._given)
         return [_scale(spread[i], form) for i, form in zip(positions, forms, strict=True)]
 
 

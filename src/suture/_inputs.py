@@ -100,7 +100,8 @@ class Inputs:
     def each_displaced(self, batch: Batch) -> list[Sequence[Any]]:
         """Return, for each displaced argument, what the function receives at each point."""
         displaced = (i for i, constant in enumerate(self.constants) if constant is None)
-        arrays = self.layout.scatter(batch.rows, batch.shared)
+        # Copies, so that an error can still say where a point was that the function overwrote.
+        arrays = [array.copy() for array in self.layout.scatter(batch.rows, batch.shared)]
         stacks = [self._received(i, array) for i, array in zip(displaced, arrays, strict=True)]
         if self.frame.box.interface == "numpy":
             return [[stack[p, ...] for p in range(len(stack))] for stack in stacks]

@@ -136,14 +136,15 @@ def read_leaf(name: str, leaf: Any) -> Any:
             return Read(array, _torch_dtype(array))
     kind = f"array of dtype {leaf.dtype}" if isinstance(leaf, np.ndarray) else type(leaf).__name__
     raise BadResult(
-        f"`{name}` returned {_article(kind)}.",
+        f"`{name}` returned {article(kind)}.",
         "A result is made of tensors, arrays and numbers, in tuples, lists, dicts or registered "
         "dataclasses.",
         f"Return `torch.as_tensor(…)` or `np.asarray(…, dtype=float)` from `{name}`.",
     )
 
 
-def _article(kind: str) -> str:
+def article(kind: str) -> str:
+    """Return `a` or `an` with what it stands before."""
     return f"an {kind}" if kind[0].lower() in "aeiou" else f"a {kind}"
 
 

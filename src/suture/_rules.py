@@ -13,7 +13,7 @@ from suture._complaints import summary
 from suture._drive import Site
 from suture._layout import Leaf
 from suture._methods import CustomVJP
-from suture._results import Output, Read
+from suture._results import Output, Read, article
 from suture._types import Array
 from suture.errors import BadResult, EvaluationError, SutureError, TransformError, shown
 
@@ -221,8 +221,8 @@ def _checked(
         read = _results.read_leaf(name, leaf)
     except BadResult:
         raise BadResult(
-            f"The `{kind}` of `{name}` returned a {type(leaf).__name__} for {what}.",
-            "A derivative is a tensor, an array, a number, None or NotImplemented.",
+            f"The `{kind}` of `{name}` returned {article(type(leaf).__name__)} for {what}.",
+            "A derivative is a tensor, an array or a number, or None for zero.",
             f"Return it in shape {expected}, for example with `torch.as_tensor(…)`.",
         ) from None
     if not isinstance(read, Read) or read.array.shape != expected:

@@ -34,7 +34,12 @@ def paths(tree: Any) -> list[str]:
 
 
 def broadcast(
-    prefix: Any, structure: Structure, count: int, keyword: str, example: str = "0"
+    prefix: Any,
+    structure: Structure,
+    count: int,
+    keyword: str,
+    example: str = "0",
+    given: Any = None,
 ) -> list[Any]:
     """Spread a prefix of the positional arguments over all leaves, as `in_dims` is.
 
@@ -45,6 +50,7 @@ def broadcast(
         count: the number of positional arguments.
         keyword: the user's word for the prefix, for the message.
         example: an entry of such a prefix, for the message.
+        given: the prefix as the user wrote it, for the message.
 
     Raises:
         MethodError: if `prefix` does not fit.
@@ -53,7 +59,7 @@ def broadcast(
     if leaves is None:
         entries = ", ".join([example] * min(count, 1) + ["None"] * (count - 1))
         raise MethodError(
-            f"`{keyword}={shown(prefix)}` does not fit a call with {count} positional argument"
+            f"`{keyword}={shown(prefix if given is None else given)}` does not fit a call with {count} positional argument"
             f"{'' if count == 1 else 's'}.",
             f"`{keyword}` is a prefix of the tuple of positional arguments, as `in_dims` is in "
             "`torch.vmap`.",
