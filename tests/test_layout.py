@@ -1,6 +1,5 @@
 """The columns of the leaves: there and back for any shapes, batches and complex numbers."""
 
-import dataclasses
 from math import prod
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from suture._layout import Layout, Leaf, layout_of, rounded
+from suture._layout import Layout, Leaf, rounded
 
 FLOAT64, COMPLEX128 = torch.float64, torch.complex128
 NARROW = [torch.float16, torch.bfloat16, torch.float32]
@@ -183,13 +182,6 @@ def test_no_leaves():
 )
 def test_shape_of_a_row(shape, dim, expected):
     assert Leaf(shape, FLOAT64, dim).row_shape == expected
-
-
-def test_one_layout_serves_equal_calls():
-    leaves = (Leaf((2,), FLOAT64, None),)
-    again = tuple(dataclasses.replace(leaf) for leaf in leaves)
-    assert layout_of(leaves, None) is layout_of(again, None)
-    assert layout_of(leaves, None) is not layout_of((Leaf((3,), FLOAT64, None),), None)
 
 
 # Rounding to the precision that the black box receives.

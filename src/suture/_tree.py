@@ -57,9 +57,10 @@ def broadcast(
     """
     leaves = spread((prefix, None), structure)
     if leaves is None:
+        typed = shown(prefix if given is None else given)
         entries = ", ".join([example] * min(count, 1) + ["None"] * (count - 1))
         raise MethodError(
-            f"`{keyword}={shown(prefix if given is None else given)}` does not fit a call with {count} positional argument"
+            f"`{keyword}={typed}` does not fit a call with {count} positional argument"
             f"{'' if count == 1 else 's'}.",
             f"`{keyword}` is a prefix of the tuple of positional arguments, as `in_dims` is in "
             "`torch.vmap`.",
