@@ -150,6 +150,36 @@ def stencil_whose_weights_were_not_divided():
 
 @says(
     MethodError,
+    "A stencil with nodes (0, 1), weights ('minus', 1) and order 1 is not a rule.",
+    "All nodes and weights must be finite numbers.",
+    "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
+)
+def stencil_with_a_weight_that_is_a_word():
+    Stencil(nodes=(0, 1), weights=("minus", 1), order=1)
+
+
+@says(
+    MethodError,
+    "A stencil with nodes (-1, 1), weights (-0.5, 0.5) and order 2 is not a rule.",
+    "Each node needs one weight, and no node may stand twice.",
+    "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
+)
+def stencil_with_an_error_weight_too_few():
+    Stencil(nodes=(-1, 1), weights=(-0.5, 0.5), order=2, error_weights=(1,))
+
+
+@says(
+    MethodError,
+    "A stencil with nodes (0, 1), weights (-1, 1) and order -1 is not a rule.",
+    "The order is 0, 1, 2, …: the error falls as step^order.",
+    "Use one of `suture.stencils`, or `Stencil((0, 1), (-1, 1), order=1)` as a start.",
+)
+def stencil_of_negative_order():
+    Stencil(nodes=(0, 1), weights=(-1, 1), order=-1)
+
+
+@says(
+    MethodError,
     "`central(order=3)` does not exist.",
     "A central difference has arms of equal length, so its order is 2, 4, 6, …",
     "Use `stencils.central(2)`, which is `stencils.CENTRAL`, or `stencils.central(4)`.",
@@ -508,6 +538,17 @@ def scale_with_a_zero():
 
 @says(
     MethodError,
+    "`scale=tensor([[-1., -1., -1., -1., -1., -1., -1., -1., -1.], [-1., -1., -1., -1., "
+    "-1.…` is not possible.",
+    "A scale is a positive, finite number in the units of its argument, or a tensor of them.",
+    "Give one entry for each positional argument, for example `scale=(1e-9, None)`.",
+)
+def scale_that_is_long():
+    differentiable(spring, scale=-torch.ones(9, 9))
+
+
+@says(
+    MethodError,
     "`scale='mm'` is not possible.",
     "A scale is a positive, finite number in the units of its argument, or a tensor of them.",
     "Give one entry for each positional argument, for example `scale=(1e-9, None)`.",
@@ -544,7 +585,7 @@ def batch_dims_of_another_number_of_arguments():
 
 @says(
     MethodError,
-    "`scale=(array(1.), array(2.))` does not fit a call with 1 positional argument.",
+    "`scale=(1.0, 2.0)` does not fit a call with 1 positional argument.",
     "`scale` is a prefix of the tuple of positional arguments, as `in_dims` is in `torch.vmap`.",
     "Give one entry for each positional argument, for example `scale=(1e-9,)`.",
 )
@@ -802,6 +843,30 @@ def module_switched_to_eval():
 )
 def step_that_is_lost_in_rounding():
     f = differentiable(spring, method=FiniteDifference(step=1e-20))
+    f(wants(1.0)).sum().backward()
+
+
+@says(
+    MethodError,
+    "A displacement of 2.05e+03 leads out of the range of an input.",
+    "The displaced input is infinite in the precision that the black box receives.",
+    "Give a smaller `scale=` to `differentiable`, or use `stencils.BACKWARD`.",
+)
+def step_that_leads_out_of_the_range():
+    f = differentiable(lambda x: torch.exp(-x / 1e5), dtype=None)
+    f(wants(65504.0, 1.0, dtype=torch.float16)).sum().backward()
+
+
+@says(
+    MethodError,
+    "A displacement of 1e-20 does not change an input.",
+    "It is lost in the rounding of the precision that the black box receives.",
+    "Give a larger `step=` to the method, or a larger `scale=` to `differentiable`.",
+)
+def random_directions_that_are_lost_in_rounding():
+    f = differentiable(
+        spring, method=FiniteDifference(step=1e-20, directions=directions.Gaussian(2))
+    )
     f(wants(1.0)).sum().backward()
 
 
@@ -1334,6 +1399,22 @@ def gradient_that_is_a_string():
 
 @says(
     BadResult,
+    "The `vjp` of `total` returned shape (2,) for x, whose shape is (1, 2).",
+    "A derivative has the shape of what it belongs to; nothing is broadcast.",
+    "Return it in shape (1, 2), for example with `.reshape((1, 2))`.",
+)
+def gradient_of_another_shape_for_stacked_points():
+    f = differentiable(
+        lambda x: x.sum(1),
+        vectorized=True,
+        method=CustomVJP(lambda *_: torch.ones(2)),
+        name="total",
+    )
+    f(wants(1.0, 2.0)).backward()
+
+
+@says(
+    BadResult,
     "The `vjp` of `spring` returned nan or inf for argument 0.",
     "Every derivative must be finite.",
     "Mend `vjp`, or return `NotImplemented` there: then it is differenced.",
@@ -1345,7 +1426,7 @@ def gradient_that_is_nan():
 @says(
     BadResult,
     "The `vjp` of `spring` returned a Cart for argument 0.",
-    "A derivative is a tensor, an array, a number, None or NotImplemented.",
+    "A derivative is a tensor, an array or a number, or None for zero.",
     "Return it in shape (1,), for example with `torch.as_tensor(…)`.",
 )
 def gradient_that_is_an_object():

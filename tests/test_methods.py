@@ -752,7 +752,15 @@ def batch(r, d=2, **changes):
 
 @pytest.mark.parametrize(
     ("rows", "displaced"),
-    [(1, []), (2, [0]), (3, [0, 2]), (4, [0, 2, 3]), (5, [0, 2, 4]), (6, [0, 2, 4, 5])],
+    [
+        (1, []),
+        (2, [0]),
+        (3, [0, 2]),
+        (4, [0, 2, 3]),
+        (5, [0, 2, 3, 4]),
+        (6, [0, 2, 4, 5]),
+        (7, [0, 2, 5, 6]),
+    ],
 )
 def test_about_half_of_the_rows_are_displaced(rows, displaced):
     x = batch(rows, scale=np.full((rows, 2), 4.0))
@@ -785,7 +793,7 @@ def test_rows_that_see_each_other_are_found(coupling, count):
         feed(check_rows(x, "f"), x, lambda rows, _: coupling(rows))
 
 
-@pytest.mark.parametrize("count", [2, 4, 8])
+@pytest.mark.parametrize("count", [2, 4, 5, 7, 8])
 def test_rows_in_another_order_are_found(count):
     x = primal(np.linspace(1, 2, count)[:, None])
     x.value = x.rows[::-1].copy()

@@ -149,6 +149,9 @@ def _call(site: Site, kind: str, rule: Callable[..., Any], *args: Any) -> Any:
         ) from error
 
 
+_others = {"vjp": ", None or NotImplemented", "jvp": " or None"}
+
+
 def _remedy(kind: str, where: str) -> str:
     if kind == "jvp":
         return "Mend `jvp`, or use reverse mode: `backward()`, `torch.func.vjp`."
@@ -222,7 +225,7 @@ def _checked(
     except BadResult:
         raise BadResult(
             f"The `{kind}` of `{name}` returned {article(type(leaf).__name__)} for {what}.",
-            "A derivative is a tensor, an array or a number, or None for zero.",
+            f"A derivative is a tensor, an array, a number{_others[kind]}.",
             f"Return it in shape {expected}, for example with `torch.as_tensor(…)`.",
         ) from None
     if not isinstance(read, Read) or read.array.shape != expected:

@@ -73,6 +73,8 @@ def displace(
         ),
         primal,
     )
+    _check_columns(points.rows, primal.rows, unit_rows)
+    _check_columns(points.shared, primal.shared, unit_shared)
     if len(primal.rows) != 1 or points.rows is None or primal.shared.size:
         # Rounding differs from row to row; it is far below the error of random directions.
         return points, seeds
@@ -108,7 +110,8 @@ def _displace_columns(
         displaced = _own(exact.reshape(shape), columns)
     with np.errstate(invalid="ignore"):  # infinity minus infinity, see below
         taken = (rule.moved_weights @ (displaced - here)).real
-    if not np.abs(taken).min() > 0:  # some are zero or NaN
+    size = np.abs(taken)
+    if not (size.min() > 0 and size.max() < np.inf):  # some are zero, NaN or infinite
         # Where x is NaN or infinite it cannot be displaced, and what f does not read has slope 0.
         taken = np.where(np.isfinite(here[:, 0]), taken, 1.0)
         _check_moved(taken, unit[:, columns].T)
@@ -119,6 +122,13 @@ def _own(points: Array, columns: slice) -> Array:
     """View the column that each direction displaces, (K, s, R), of points (K, s, R, w)."""
     own: Array = np.einsum("ksrk->ksr", points[..., columns])
     return own
+
+
+def _check_columns(points: Array | None, base: Array, unit: Array) -> None:
+    """Check that each input moved along at least one of several directions."""
+    if points is not None:
+        moved = np.any(points != base, axis=0) | ~np.isfinite(base)
+        _check_moved(moved.astype(float), unit)
 
 
 def _check_moved(taken: Array, wanted: Array) -> None:
