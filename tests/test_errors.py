@@ -1197,6 +1197,20 @@ def another_shape_beside_the_point():
 
 @says(
     BadResult,
+    "`label` returned ['3.0'] at one point and ['7.0'] at another.",
+    "What stands beside the numbers, in all rows of a `vmap`, must be the same everywhere; the "
+    "other point was that of the forward pass.",
+    "Make `label` pad or convert its result. The point is saved in `exc.point`.",
+)
+def strings_that_differ_in_a_vmap():
+    def label(x):
+        return x * 2, f"{x.sum():.1f}"
+
+    torch.vmap(differentiable(label))(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+
+
+@says(
+    BadResult,
     "`wrap` returned (*,) at one point and [*] at another.",
     "The nesting must be the same everywhere; the other point was x[0] increased by 1.5e-08.",
     "Make `wrap` pad or convert its result. The point is saved in `exc.point`.",
@@ -1426,7 +1440,7 @@ def gradient_that_is_nan():
 @says(
     BadResult,
     "The `vjp` of `spring` returned a Cart for argument 0.",
-    "A derivative is a tensor, an array or a number, or None for zero.",
+    "A derivative is a tensor, an array, a number, None or NotImplemented.",
     "Return it in shape (1,), for example with `torch.as_tensor(…)`.",
 )
 def gradient_that_is_an_object():
@@ -1460,6 +1474,16 @@ def tangents_in_another_nesting():
 )
 def tangent_of_another_shape():
     pushed_by(lambda args, output, tangents: {"force": tangents[0].sum(), "energy": None})
+
+
+@says(
+    BadResult,
+    "The `jvp` of `spring` returned a NotImplementedType for output 1.",
+    "A derivative is a tensor, an array, a number or None.",
+    "Return it in shape (), for example with `torch.as_tensor(…)`.",
+)
+def tangent_that_is_not_implemented():
+    pushed_by(lambda args, output, tangents: {"force": None, "energy": NotImplemented})
 
 
 @says(

@@ -745,7 +745,8 @@ def test_custom_rule_is_exact_so_only_its_outer_step_counts():
 
 
 def batch(r, d=2, **changes):
-    x = primal(numbers(r, d), value=np.zeros((r, 1)), **changes)
+    # In order, so that the first and the last row hold the extremes of every column.
+    x = primal(np.sort(numbers(r, d), axis=0), value=np.zeros((r, 1)), **changes)
     x.value = x.rows.sum(axis=1, keepdims=True)
     return x
 
@@ -753,7 +754,6 @@ def batch(r, d=2, **changes):
 @pytest.mark.parametrize(
     ("rows", "displaced"),
     [
-        (1, []),
         (2, [0]),
         (3, [0, 2]),
         (4, [0, 2, 3]),
@@ -835,11 +835,34 @@ def test_rows_may_move_by_noise(noise):
             feed(check_rows(x, "f"), x, [values])
 
 
-def test_one_row_must_not_depend_on_its_company():
+def test_rows_that_hold_the_extremes_are_displaced():
+    x = primal(np.array([[2.0], [1.0], [3.0], [2.5]]))
+    x.value = x.rows - x.rows.min(axis=0)
+    with pytest.raises(BadResult, match=r"^Row \d of `f` moved by "):
+        feed(check_rows(x, "f"), x, lambda rows, _: rows - rows.min(axis=1, keepdims=True))
+
+
+def test_one_row_stands_between_displaced_copies():
     x = batch(1)
-    feed(check_rows(x, "f"), x, [x.value[None]])
+    honest = lambda rows, _: rows.sum(-1, keepdims=True)  # noqa: E731 # beside its use
+    _, (points,) = feed(check_rows(x, "f"), x, honest)
+    assert (points.rows != x.rows).any(axis=(1, 2)).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("coupling", ["half", "before", "behind"])
+def test_one_row_must_not_depend_on_its_company(coupling):
+    x = batch(1)
+
+    def values(rows, _):
+        sums = rows.sum(-1, keepdims=True)
+        if coupling == "half":
+            return sums / 2
+        return (
+            np.cumsum(sums, axis=0) if coupling == "before" else np.cumsum(sums[::-1], axis=0)[::-1]
+        )
+
     with pytest.raises(BadResult, match=r"^Row 0 "):
-        feed(check_rows(x, "f"), x, [x.value[None] / 2])
+        feed(check_rows(x, "f"), x, values)
 
 
 def analytic(rows, shared):

@@ -1027,3 +1027,114 @@ print((compiled(x.detach()) - 2 * x.detach()).abs().max().item())
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1e-6
+
+
+# Found by an attack.
+
+
+def test_rule_that_writes_into_its_arguments() -> None:
+    """The rule is given private copies for each cotangent."""
+
+    def vjp(args: Any, output: Any, cotangent: Any) -> Any:
+        gradient = 2 * args[0] * cotangent
+        args[0].mul_(3)
+        return (gradient,)
+
+    f = differentiable(lambda x: x**2, method=CustomVJP(vjp))
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert close(jacrev(f)(x), [2.0, 0.0], [0.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    "coupled", [lambda x: x.cumsum(0), lambda x: x * x[:1], lambda x: x * x[-1:]]
+)
+def test_batch_of_one_row_is_checked(coupled: Any) -> None:
+    x = torch.tensor([[2.0]], dtype=torch.float64, requires_grad=True)
+    with pytest.raises(errors.BadResult):
+        differentiable(coupled, batch_dims=0)(x).sum().backward()
+
+
+def test_minimum_over_the_batch_is_found() -> None:
+    x = torch.tensor([[2.0], [1.0], [3.0]], dtype=torch.float64, requires_grad=True)
+    with pytest.raises(errors.BadResult):
+        differentiable(lambda x: x - x.min(0).values, batch_dims=0)(x).square().sum().backward()
+
+
+def test_autocast_of_another_device_is_off() -> None:
+    seen = []
+
+    def fn(x: Tensor) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cuda"))
+        return x * x
+
+    x = wants(1.0, 2.0)
+    before = torch.is_autocast_enabled("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        y = differentiable(fn)(x).sum()
+    finally:
+        torch.set_autocast_enabled("cuda", before)
+    y.backward()
+    assert seen == [False] * 3
+
+
+class Attributes(nn.Module):
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        self.held = held
+
+    def forward(self, x: Any) -> Any:
+        return x * 2
+
+
+class OfTheClass:
+    weight = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+    def run(self, x: Any) -> Any:
+        return x * self.weight
+
+
+WEIGHT = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        Attributes(torch.ones(2, requires_grad=True)),
+        Attributes([nn.Linear(2, 2)]),
+        OfTheClass().run,
+        lambda x: (lambda z: z * WEIGHT)(x),
+        lambda x: sum(x * w for w in [WEIGHT]),
+        WEIGHT.mul,
+        WEIGHT.__mul__,
+    ],
+    ids=[
+        "attribute",
+        "list of modules",
+        "class",
+        "inner lambda",
+        "comprehension",
+        "mul",
+        "__mul__",
+    ],
+)
+def test_hidden_tensors_are_refused(fn: Any) -> None:
+    with pytest.raises(errors.MethodError, match="holds a tensor that requires grad"):
+        differentiable(fn)(wants(1.0, 2.0))
+
+
+def test_array_of_objects_as_an_argument_is_looked_into() -> None:
+    hidden = np.empty(1, dtype=object)
+    hidden[0] = torch.ones(2, requires_grad=True)
+    with pytest.raises(errors.MethodError, match="holds a tensor that requires grad"):
+        differentiable(lambda x, hidden: x * 2)(wants(1.0, 2.0), hidden)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [lambda x: np.ma.array(x, mask=[True, False]), lambda x: torch.as_tensor(x).to_sparse()],
+    ids=["masked", "sparse"],
+)
+def test_results_without_all_of_their_numbers_are_refused(result: Any) -> None:
+    with pytest.raises(errors.BadResult):
+        differentiable(result, interface="numpy")(wants(1.0, 2.0))

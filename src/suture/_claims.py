@@ -26,22 +26,20 @@ def check_rows(primal: Primal, name: str) -> Generator[Points, Array, None]:
     """Check that row b of the result depends on row b of the batch alone.
 
     One more evaluation has about half of the rows displaced, in the company of the displaced
-    batches of the gradient; the others must not move. Displaced are every second row and the
-    last one, so that neighbors, sums over all rows, and the first and the last row as a reference
-    for the others show.
+    batches of the gradient; the others must not move. A batch of one row is evaluated as it is,
+    between two displaced copies: three evaluations.
 
     Raises:
         BadResult: naming the first row that moved.
     """
-    count = len(primal.rows)
-    each = np.arange(count)
-    # The second half of an odd number is shifted, so that rows in reverse order show as well.
-    displaced = (each + (count % 2) * (each > count // 2)) % 2 == 0
-    displaced[-1] = count > 2 or displaced[-1]
-    displaced &= count > 1
+    displaced = _displaced_rows(primal.rows)
     step = _steps.first_order(FORWARD, primal.noise)
     moved = primal.rows + step * primal.scale_rows * displaced[:, None]
-    values = yield Points(moved[None], None)
+    if len(primal.rows) == 1:
+        moved = primal.rows + step * primal.scale_rows
+        values = (yield Points(np.stack([moved, primal.rows, moved]), None))[1:2]
+    else:
+        values = yield Points(moved[None], None)
     assert primal.value is not None  # the forward pass evaluated it
     change = np.abs(values[0] - primal.value).max(axis=1, initial=0.0) * ~displaced
     allowed = _SAME * primal.noise * np.abs(primal.value).max(initial=0.0)
@@ -56,6 +54,28 @@ def check_rows(primal: Primal, name: str) -> Generator[Points, Array, None]:
         f"Leave out `batch_dims`; or take out of `{name}` what couples the rows (batch norm in "
         "train mode, a mean over the batch); or state its noise: `FiniteDifference(noise=…)`.",
     )
+
+
+def _displaced_rows(rows: Array) -> Array:
+    """Return which rows (R,) are displaced: some, but never all.
+
+    Every second row and the last one, so that neighbors, sums over all rows, and the first or
+    the last row as a reference for the others show; and the rows that are the smallest or the
+    largest in some column, so that a minimum or a maximum over the batch shows.
+    """
+    count = len(rows)
+    each = np.arange(count)
+    # The second half of an odd number is shifted, so that rows in reverse order show as well.
+    displaced: Array = (each + (count % 2) * (each > count // 2)) % 2 == 0
+    displaced &= count > 1
+    if count > 2:
+        extremes = np.union1d(rows.argmin(axis=0), rows.argmax(axis=0))
+        displaced[-1] = True
+        displaced[extremes] = True
+        if displaced.all():
+            between = np.setdiff1d(each, extremes)
+            displaced[between[0] if len(between) else count // 2] = False
+    return displaced
 
 
 def check_complex(primal: Primal, name: str, draw: Draw) -> Generator[Points, Array, None]:

@@ -147,6 +147,7 @@ def check_form(
     leaves: Sequence[Any],
     structure: _tree.Structure,
     is_complex: bool,
+    is_still: bool,
     where: Where,
 ) -> None:
     """Compare a result with the form that the first call fixed.
@@ -158,16 +159,22 @@ def check_form(
     if structure != form.structure:
         before, now = _tree.outline(form.structure), _tree.outline(structure)
         raise _changed(frame, before, now, "The nesting", where)
+    others: list[Any] = []
     for output, leaf in zip(form.outputs, leaves, strict=True):
         if not isinstance(leaf, Read) or output.kind == "other":
             if isinstance(leaf, Read) or output.kind != "other":
                 raise _changed(frame, _kind_of(output), _seen(leaf), "The kind of result", where)
+            others.append(leaf)
             continue
         shape = leaf.array.shape[1:]
         if shape != output.shape:
             before, now = f"shape {output.shape}", f"shape {shape}"
             raise _changed(frame, before, now, "The shape", where)
         _check_kind(frame, output, leaf, is_complex, where)
+    first = list(form.others.values())
+    if is_still and others != first:
+        what = "What stands beside the numbers, in all rows of a `vmap`,"
+        raise _changed(frame, shown(first), shown(others), what, where)
 
 
 def _kind_of(output: Output) -> str:

@@ -163,8 +163,11 @@ class Site:
 
         everyone: list[Generator[Points, Array, Any]] = [*claims.values(), *estimates]
         results: list[Any] = drive(everyone, evaluate)
+        chunked = self.frame.box.chunk_size is not None
         for facts in claims:
-            self.frame.counter.checked |= facts
+            # Cut into chunks, one row may have been without its neighbors.
+            if self.inputs.layout.rows > 1 or not chunked:
+                self.frame.counter.checked |= facts
         return results[len(claims) :]
 
     def _primals(self) -> list[Primal]:
@@ -256,7 +259,9 @@ class Site:
 
         Empty if all of it has been established.
         """
-        form = tuple((leaf.row_shape, leaf.dtype) for leaf in self.frame.call.leaves)
+        # One row alone and many rows may go through different code.
+        many = self.inputs.layout.rows > 1
+        form = (many, *((leaf.row_shape, leaf.dtype) for leaf in self.frame.call.leaves))
         leaves = [i for i, want in enumerate(self.wanted) if want and concerned[i]]
         facts = frozenset((claim, form, i) for i in leaves)
         return frozenset() if facts <= self.frame.counter.checked else facts

@@ -143,13 +143,11 @@ class Evaluator:
             ]
             one = functools.partial(batch.chunk, p, p + 1)
             result = self._call("none", one, inputs)
-            if quick and values is not None and form is not None and form.is_alike(result):
-                values[p] = _results.quick(result).reshape(values.shape[1:])
-                continue
             if values is None and self._is_known(result):
-                values = self._room(batch)
+                form, values = self.frame.outcome, self._room(batch)
+            if quick and values is not None and form is not None and form.is_alike(result):
+                # It has type, dtype and shape of the first result: nothing need be checked.
                 values[p] = _results.quick(result).reshape(values.shape[1:])
-                form = self.frame.outcome
                 continue
             leaves = self._read("none", one(), result)
             if values is None:  # the first result fixes the form
@@ -196,7 +194,6 @@ class Evaluator:
         except Exception as error:
             where = chunk()
             say = functools.partial(self.inputs.where, where)
-            say = functools.partial(self.inputs.where, where)
             count, is_complex = len(where.samples), where.is_complex
             complaint = _complaints.raised(self.frame, stack, count, is_complex, say, error)
             self._located(complaint, where)
@@ -222,7 +219,8 @@ class Evaluator:
         else:
             try:
                 where = functools.partial(self.inputs.where, chunk)
-                _complaints.check_form(frame, leaves, structure, chunk.is_complex, where)
+                still = chunk.rows.size + chunk.shared.size == 0
+                _complaints.check_form(frame, leaves, structure, chunk.is_complex, still, where)
             except BadResult as complaint:
                 raise self._located(complaint, chunk) from None
         return [leaf.array if isinstance(leaf, Read) else leaf for leaf in leaves]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from suture import _tree
 from suture._layout import Layout, Leaf
 from suture._results import Outcome
-from suture._torch import default_device
+from suture._torch import default_device, is_any_autocast_enabled
 from suture._types import Array, Interface
 from suture.errors import MethodError
 
@@ -177,8 +177,9 @@ class Frame:
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            for kind in {"cpu", self.call.device.type}:
-                stack.enter_context(torch.autocast(kind, enabled=False))
+            for kind in {"cpu", "cuda", self.call.device.type}:
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
             stack.callback(torch.set_default_dtype, torch.get_default_dtype())
             torch.set_default_dtype(self.ambient_dtype)
             stack.enter_context(self.ambient_device)
@@ -190,8 +191,7 @@ class Frame:
             not torch.is_grad_enabled()
             and torch.get_default_dtype() == self.ambient_dtype
             and default_device() == self.ambient_device
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.is_autocast_enabled(self.call.device.type)
+            and not is_any_autocast_enabled()
         )
 
     def names(self) -> list[str]:

@@ -6,7 +6,14 @@ import collections
 import dis
 import functools
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, MethodType
+from types import (
+    BuiltinMethodType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+)
 from typing import Any
 
 import numpy as np
@@ -15,10 +22,10 @@ from torch import Tensor, nn
 from suture._torch import is_differentiated, is_differentiating
 from suture.errors import MethodError
 
-# How many objects are looked at: enough for any closure and most objects with a method, and no
-# more than a millisecond for one that holds a database.
-_OBJECTS = 1000
-_ATOMS = (type(None), bool, int, float, complex, str, bytes, np.ndarray, np.generic, type)
+# How many objects are looked at: all of any reasonable closure or object, and no more than about
+# ten milliseconds for one that holds a database.
+_OBJECTS = 20_000
+_ATOMS = (type(None), bool, int, float, complex, str, bytes, np.generic, type)
 
 
 def may_hold(fn: Callable[..., Any]) -> bool:
@@ -85,11 +92,18 @@ def _walk(root: Any) -> Iterator[tuple[Any, str]]:
         held, place = queue.popleft()
         if isinstance(held, Tensor | nn.Module):
             yield held, place
+        if isinstance(held, Tensor):
             continue
         for inner, where in _inside(held):
-            if not isinstance(inner, _ATOMS) and id(inner) not in seen:
+            if not _is_atom(inner) and id(inner) not in seen:
                 seen.add(id(inner))
                 queue.append((inner, place + where))
+
+
+def _is_atom(held: Any) -> bool:
+    if isinstance(held, np.ndarray):
+        return bool(held.dtype != object)
+    return isinstance(held, _ATOMS)
 
 
 def _inside(held: Any) -> Iterator[tuple[Any, str]]:
@@ -108,16 +122,43 @@ def _inside(held: Any) -> Iterator[tuple[Any, str]]:
         yield from ((value, "") for value in held.values())
     elif isinstance(held, tuple | list | set | frozenset | collections.deque):
         yield from ((value, "") for value in held)
-    elif not isinstance(held, type):
-        slots = [name for kind in type(held).__mro__ for name in getattr(kind, "__slots__", ())]
-        names = [name for name in [*slots, *getattr(held, "__dict__", ())] if hasattr(held, name)]
-        yield from ((getattr(held, name), f", as `{name}`") for name in names)
+    elif isinstance(held, np.ndarray):
+        yield from ((value, "") for value in held.flat)
+    elif isinstance(held, BuiltinMethodType | MethodWrapperType):
+        if not isinstance(held.__self__, ModuleType):
+            yield held.__self__, " in its object"
+    elif isinstance(held, nn.Module):
+        yield from _in_module(held)
+    elif not isinstance(held, type | ModuleType):
+        yield from _in_object(held)
+
+
+def _in_module(module: nn.Module) -> Iterator[tuple[Any, str]]:
+    """Yield what a module holds beside its parameters, buffers and submodules."""
+    own = ("_parameters", "_buffers", "_modules")
+    for inner in module.modules():
+        plain = {key: value for key, value in vars(inner).items() if key not in own}
+        yield from ((value, f", as `{key}`") for key, value in plain.items())
+
+
+def _in_object(held: Any) -> Iterator[tuple[Any, str]]:
+    kinds = type(held).__mro__
+    slots = [name for kind in kinds for name in getattr(kind, "__slots__", ())]
+    names = [name for name in [*slots, *getattr(held, "__dict__", ())] if hasattr(held, name)]
+    yield from ((getattr(held, name), f", as `{name}`") for name in names)
+    for kind in kinds:
+        for name, value in vars(kind).items():
+            if isinstance(value, Tensor | nn.Module):
+                yield value, f", as `{name}` of its class"
 
 
 @functools.lru_cache(maxsize=1024)
 def _global_names(code: CodeType) -> tuple[str, ...]:
     """Return the globals that a function names."""
-    return tuple({i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"})
+    names = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+    # Lambdas and comprehensions inside of it have code of their own.
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return tuple(names.union(*(_global_names(constant) for constant in inner)))
 
 
 def _in_function(fn: FunctionType) -> Iterator[tuple[Any, str]]:

@@ -93,8 +93,7 @@ class Inputs:
         )
 
     def undisplaced(self, samples: list[int]) -> Batch:
-        if self.samples == 1:
-            return Batch(self.rows, self.shared, samples)
+        """Return copies of x of some samples, as points."""
         return Batch(self.rows[samples], self.shared[samples], samples)
 
     def each_displaced(self, batch: Batch) -> list[Sequence[Any]]:

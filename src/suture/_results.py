@@ -125,16 +125,21 @@ def read_leaf(name: str, leaf: Any) -> Any:
     Raises:
         BadResult: for anything else.
     """
-    if isinstance(leaf, Tensor):
+    if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
         return Read(host(leaf), leaf.dtype)
     if leaf is None or isinstance(leaf, str):
         return leaf
-    if isinstance(leaf, bool | int | float | complex | np.ndarray | np.generic):
+    masked = isinstance(leaf, np.ma.MaskedArray)
+    if isinstance(leaf, bool | int | float | complex | np.ndarray | np.generic) and not masked:
         array = np.asarray(leaf)
         if array.dtype.kind in "biufc":
             array = array.astype(array.dtype.newbyteorder("="), copy=False)
             return Read(array, _torch_dtype(array))
-    kind = f"array of dtype {leaf.dtype}" if isinstance(leaf, np.ndarray) else type(leaf).__name__
+    kind = type(leaf).__name__
+    if isinstance(leaf, Tensor):
+        kind = "sparse tensor"
+    elif isinstance(leaf, np.ndarray) and not masked:
+        kind = f"array of dtype {leaf.dtype}"
     raise BadResult(
         f"`{name}` returned {article(kind)}.",
         "A result is made of tensors, arrays and numbers, in tuples, lists, dicts or registered "

@@ -29,6 +29,10 @@ def default_device() -> torch.device:
     return torch.empty(0).device
 
 
+# Whether autocast is on for any device.
+is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
+
+
 def is_differentiating() -> bool:
     """Whether anything that is computed now may be differentiated."""
     return (
