@@ -1138,3 +1138,43 @@ def test_array_of_objects_as_an_argument_is_looked_into() -> None:
 def test_results_without_all_of_their_numbers_are_refused(result: Any) -> None:
     with pytest.raises(errors.BadResult):
         differentiable(result, interface="numpy")(wants(1.0, 2.0))
+
+
+def test_default_dtype_survives_backward_in_threads() -> None:
+    """It belongs to the process: threads must not restore what another has set for a while."""
+    f, before = differentiable(lambda x: x**2), torch.get_default_dtype()
+    losses = [f(wants(1.0, 2.0)).sum() for _ in range(4)]
+    try:
+        torch.set_default_dtype(torch.float64)
+        threads = [threading.Thread(target=loss.backward) for loss in losses]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_infinite_shared_input_does_not_spoil_a_tangent() -> None:
+    f = differentiable(lambda x, m: x * m[0], batch_dims=(0, None))
+    x, m = (
+        torch.ones(3, dtype=torch.float64),
+        torch.tensor([2.0, float("inf")], dtype=torch.float64),
+    )
+    _, tangent = torch.func.jvp(f, (x, m), (torch.ones_like(x), torch.ones_like(m)))
+    assert close(tangent, 3.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize("method", [FiniteDifference(), CENTRAL])
+@pytest.mark.parametrize("lossy", [torch.float32, torch.bfloat16])
+def test_hooks_that_lose_digits(method: FiniteDifference, lossy: torch.dtype) -> None:
+    """Node 0 belongs to the leaves before the loss: it is evaluated again where they are now."""
+    x = torch.tensor([0.1, 0.7], dtype=torch.float64, requires_grad=True)
+    f = differentiable(lambda x: x**2, method=method)
+    pack, unpack = lambda t: t.to(lossy), lambda t: t.double()
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        y = f(x).sum()
+    y.backward()
+    rounded = x.detach().to(lossy).double()
+    torch.testing.assert_close(x.grad, 2 * rounded, rtol=1e-6, atol=0)

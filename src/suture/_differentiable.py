@@ -34,9 +34,6 @@ class Differentiable(nn.Module):
         method: how its derivatives are obtained.
     """
 
-    fn: Callable[..., Any]
-    method: AbstractMethod
-
     def __init__(self, box: BlackBox, method: AbstractMethod, caller: Caller, seed: int | None):
         """Take what `differentiable` has checked."""
         super().__init__()
@@ -44,22 +41,30 @@ class Differentiable(nn.Module):
         self._wrap(box, Counter(), _signature(box.fn))
 
     def _set(self, method: AbstractMethod, caller: Caller, seed: int | None) -> None:
-        self.method = method
-        self._caller, self._seed = caller, seed
+        self._method, self._caller, self._seed = method, caller, seed
         # Of a decorated method, each instance has its own counter, as long as it lives.
         self._counters: dict[int, tuple[weakref.ref[Any], Counter]] = {}
 
     def _wrap(self, box: BlackBox, counter: Counter, signature: inspect.Signature | None) -> None:
         self._box, self._counter, self._signature = box, counter, signature
         self._scan = may_hold(box.fn)
-        # Held outside of `_modules`: a black box that is a module keeps its parameters to itself.
-        self.__dict__["fn"] = box.fn
+        # Not through `__setattr__`, which would make a black box that is a module a submodule.
         for attribute in functools.WRAPPER_ASSIGNMENTS:
             if hasattr(box.fn, attribute):
                 self.__dict__[attribute] = getattr(box.fn, attribute)
         self.__dict__.update(__wrapped__=box.fn, __name__=box.name)
         if signature is not None:
             self.__dict__["__signature__"] = signature
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The black box."""
+        return self._box.fn
+
+    @property
+    def method(self) -> AbstractMethod:
+        """How its derivatives are obtained."""
+        return self._method
 
     @property
     def evaluations(self) -> int:
@@ -72,7 +77,9 @@ class Differentiable(nn.Module):
 
         Args:
             *args: what the black box takes, in any nesting of tuples, lists, dicts and registered
-                dataclasses. Gradients flow to the floating and complex tensors in it.
+                dataclasses. Gradients flow to the floating and complex tensors in it. Tensors and
+                arrays are copied; other objects are passed as they are, to every evaluation, and
+                should not be changed.
             **kwargs: likewise; those that have a position count as positional.
 
         Returns:

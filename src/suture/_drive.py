@@ -171,7 +171,7 @@ class Site:
         return results[len(claims) :]
 
     def _primals(self) -> list[Primal]:
-        if self.values is None and self.method.needs_value():
+        if self.values is None and (self.method.needs_value() or self.frozen is None):
             self.evaluate()
         layout = self.inputs.layout
         derivative: Literal[1, 2] = 1 if self.frozen is None else 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from suture._results import Outcome
 from suture._torch import default_device, is_any_autocast_enabled
 from suture._types import Array, Interface
 from suture.errors import MethodError
+
+_default_dtype_lock = threading.RLock()
 
 
 @dataclasses.dataclass(slots=True)
@@ -113,6 +116,7 @@ class Frame:
         modes: their training flags.
         outcome: the form of the result, known after the first evaluation.
         integers: the integer outputs of the forward pass, by position.
+        checksum: of the values of the forward pass.
         rule_is_partial: whether the user's rule left some argument to differences.
     """
 
@@ -126,6 +130,7 @@ class Frame:
     modes: tuple[bool, ...]
     outcome: Outcome | None = None
     integers: dict[int, Array] = dataclasses.field(default_factory=dict)
+    checksum: int = 0
     rule_is_partial: bool = False
 
     @property
@@ -180,8 +185,11 @@ class Frame:
             for kind in {"cpu", "cuda", self.call.device.type}:
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))
-            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-            torch.set_default_dtype(self.ambient_dtype)
+            if torch.get_default_dtype() != self.ambient_dtype:
+                # It belongs to the whole process: two threads must not save each other's.
+                stack.enter_context(_default_dtype_lock)
+                stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+                torch.set_default_dtype(self.ambient_dtype)
             stack.enter_context(self.ambient_device)
             yield
 

@@ -188,7 +188,9 @@ def fraction_taken(
         whole += np.sum(moves[0] * weight, axis=-1)
     if points.shared is not None:
         weight = moves[1] / units[1] ** 2
-        taken += np.sum(_moment(rule, points.shared, primal.shared) * weight, axis=-1)[:, None]
+        moment = _moment(rule, points.shared, primal.shared)
+        moment = np.where(np.isfinite(primal.shared), moment, moves[1])
+        taken += np.sum(moment * weight, axis=-1)[:, None]
         whole += np.sum(moves[1] * weight, axis=-1)[:, None]
     still = whole == 0
     if np.any((taken == 0) & ~still):
