@@ -1178,3 +1178,12 @@ def test_hooks_that_lose_digits(method: FiniteDifference, lossy: torch.dtype) ->
     y.backward()
     rounded = x.detach().to(lossy).double()
     torch.testing.assert_close(x.grad, 2 * rounded, rtol=1e-6, atol=0)
+
+
+def test_rows_that_know_their_position_are_found() -> None:
+    def fn(x: Tensor) -> Tensor:
+        return x + torch.arange(len(x))[:, None]
+
+    x = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(errors.BadResult):
+        differentiable(fn, batch_dims=0)(x).sum().backward()

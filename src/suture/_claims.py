@@ -6,7 +6,10 @@ claim is false.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+import math
+from collections.abc import Callable, Generator
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,9 +20,81 @@ from suture._types import Array, Draw
 from suture.errors import BadResult
 from suture.stencils import CENTRAL, COMPLEX_STEP, FORWARD
 
+T = TypeVar("T")
+
 # The same row in a larger batch may differ in its last digits, because vector units and matrix
 # kernels cut batches differently. Rows that really interact move by about noise^(1/2).
 _SAME = 64
+
+# The fractional parts of its multiples are all different, and evenly spread. Source: Knuth, The
+# Art of Computer Programming, volume 3, section 6.4.
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def accompanied(
+    estimate: Generator[Points, Array, T],
+    check: Generator[Points, Array, None],
+    passed: Callable[[], None],
+) -> Generator[Points, Array, T]:
+    """Let the points of a check stand second in the first round of an estimate.
+
+    There they have displaced rows before them, so that a function shows that counts rows, sums
+    over earlier ones or refers to the first; and they are not alone in a call, unless all are.
+
+    Args:
+        estimate: what asks for points first.
+        check: what is asked once.
+        passed: called if the check did not raise.
+    """
+    try:
+        points = next(estimate)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    asked = next(check)
+    if points.rows is None or points.shared is not None or asked.rows is None:
+        _finish(check, (yield asked))
+        reply = yield points
+    else:
+        count = len(asked)
+        together = np.concatenate([points.rows[:1], asked.rows, points.rows[1:]])
+        values = yield Points(together, None)
+        _finish(check, values[1 : 1 + count])
+        reply = np.concatenate([values[:1], values[1 + count :]])
+    passed()
+    return (yield from _rest(estimate, reply))
+
+
+def preceded(
+    estimate: Generator[Points, Array, T],
+    check: Generator[Points, Array, None],
+    passed: Callable[[], None],
+) -> Generator[Points, Array, T]:
+    """Let a check of any number of rounds run before an estimate, if that asks for anything."""
+    try:
+        points = next(estimate)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    yield from check
+    passed()
+    reply = yield points
+    return (yield from _rest(estimate, reply))
+
+
+def _rest(estimate: Generator[Points, Array, T], reply: Array) -> Generator[Points, Array, T]:
+    while True:
+        try:
+            points = estimate.send(reply)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        reply = yield points
+
+
+def _finish(check: Generator[Points, Array, None], values: Array) -> None:
+    with contextlib.suppress(StopIteration):
+        check.send(values)
 
 
 def check_rows(primal: Primal, name: str) -> Generator[Points, Array, None]:
@@ -33,8 +108,13 @@ def check_rows(primal: Primal, name: str) -> Generator[Points, Array, None]:
         BadResult: naming the first row that moved.
     """
     displaced = _displaced_rows(primal.rows)
+    sign = np.ones_like(primal.rows)
+    # The smallest goes down, and so stays the smallest in the company of other batches.
+    np.put_along_axis(sign, primal.rows.argmin(axis=0)[None], -1.0, axis=0)
     step = _steps.first_order(FORWARD, primal.noise)
-    moved = primal.rows + step * primal.scale_rows * displaced[:, None]
+    # By different amounts, so that nothing cancels in a sum over the rows.
+    sizes = displaced * (1 + np.arange(len(displaced)) * _GOLDEN % 1)
+    moved = primal.rows + step * primal.scale_rows * sign * sizes[:, None]
     if len(primal.rows) == 1:
         moved = primal.rows + step * primal.scale_rows
         values = (yield Points(np.stack([moved, primal.rows, moved]), None))[1:2]

@@ -6,6 +6,7 @@ a method. Its samples advance in lock step, so all their points make one round.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, TypeVar
@@ -149,26 +150,36 @@ class Site:
     def _drive(
         self, primals: list[Primal], estimates: list[Generator[Points, Array, T]]
     ) -> list[T]:
-        claims: dict[frozenset[Any], Generator[Points, Array, Any]]
-        claims = {} if self.frozen is not None else self._claims(primals)
-        # The checks come first, so that their points have company also under `chunk_size`.
-        owners = [*(primals[0] for _ in claims), *primals]
-        samples = [*(0 for _ in claims), *range(self.samples)]
+        if self.frozen is None:
+            estimates = [self._checked(primals[0], estimates[0]), *estimates[1:]]
 
         def evaluate(asked: list[int], points: list[Points]) -> list[Array]:
-            requests = [
-                _request(samples[i], owners[i], p) for i, p in zip(asked, points, strict=True)
-            ]
+            requests = [_request(i, primals[i], p) for i, p in zip(asked, points, strict=True)]
             return self.evaluator.evaluate(requests)
 
-        everyone: list[Generator[Points, Array, Any]] = [*claims.values(), *estimates]
-        results: list[Any] = drive(everyone, evaluate)
-        chunked = self.frame.box.chunk_size is not None
-        for facts in claims:
+        return drive(estimates, evaluate)
+
+    def _checked(
+        self, primal: Primal, estimate: Generator[Points, Array, T]
+    ) -> Generator[Points, Array, T]:
+        """Let the first round of an estimate carry the checks that have not been made."""
+        name = self.frame.box.name
+        batched = [leaf.batch_dim is not None for leaf in self.frame.call.leaves]
+        facts = self._unchecked("rows", batched) if self._has_company else frozenset()
+        if facts:
             # Cut into chunks, one row may have been without its neighbors.
-            if self.inputs.layout.rows > 1 or not chunked:
-                self.frame.counter.checked |= facts
-        return results[len(claims) :]
+            lasts = self.inputs.layout.rows > 1 or self.frame.box.chunk_size is None
+            established = facts if lasts else frozenset()
+            check = _claims.check_rows(primal, name)
+            estimate = _claims.accompanied(estimate, check, self._establishing(established))
+        analytic = self._unchecked("complex", [self.method.is_complex()] * len(self.wanted))
+        if analytic:
+            check = _claims.check_complex(primal, name, self._draw(0))
+            estimate = _claims.preceded(estimate, check, self._establishing(analytic))
+        return estimate
+
+    def _establishing(self, facts: frozenset[Any]) -> Callable[[], None]:
+        return functools.partial(self.frame.counter.checked.update, facts)
 
     def _primals(self) -> list[Primal]:
         if self.values is None and (self.method.needs_value() or self.frozen is None):
@@ -231,26 +242,12 @@ class Site:
 
         return draw
 
-    def _claims(self, primals: list[Primal]) -> dict[frozenset[Any], Generator[Points, Array, Any]]:
-        """Return the checks that this gradient relies on and that have not been made."""
-        name = self.frame.box.name
-        claims: dict[frozenset[Any], Generator[Points, Array, Any]] = {}
-        if self.inputs.layout.batched and self.inputs.layout.row_width and self._has_company:
-            batched = self._unchecked(
-                "rows", [leaf.batch_dim is not None for leaf in self.frame.call.leaves]
-            )
-            if batched:
-                claims[batched] = _claims.check_rows(primals[0], name)
-        if self.method.is_complex():
-            analytic = self._unchecked("complex", [True] * len(self.wanted))
-            if analytic:
-                claims[analytic] = _claims.check_complex(primals[0], name, self._draw(0))
-        return claims
-
     @property
     def _has_company(self) -> bool:
         """Whether rows share a call with displaced rows: one row alone shows nothing."""
         box = self.frame.box
+        if not (self.inputs.layout.batched and self.inputs.layout.row_width):
+            return False
         concatenated = not box.vectorized and box.chunk_size != 1
         return self.inputs.layout.rows > 1 or concatenated
 
