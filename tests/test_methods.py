@@ -198,7 +198,7 @@ def test_blocks_fit_the_room(stencil, chosen, r, d, p, o, per_block):
     room = per_block * nodes * (r * d + p + r * o)
     method = FiniteDifference(stencil, chosen)
     whole, one = linearize(method, affine.primal(), affine)
-    cut, many = linearize(method, affine.primal(room=room), affine)
+    cut, many = linearize(method, affine.primal(capacity=room), affine)
     assert max(len(points) for points in many) <= per_block * nodes
     assert sum(len(points) for points in many) == nodes * (d + p)
     mixed = isinstance(chosen, directions.Coordinate) and bool(d and p)
@@ -215,7 +215,7 @@ def test_blocks_fit_the_room(stencil, chosen, r, d, p, o, per_block):
 
 def test_no_room_at_all_still_moves_on():
     affine = Affine(1, 3, 0, 2)
-    _, rounds = linearize(FiniteDifference(), affine.primal(room=1), affine)
+    _, rounds = linearize(FiniteDifference(), affine.primal(capacity=1), affine)
     assert [len(points) for points in rounds] == [1, 1, 1]
 
 
@@ -320,7 +320,7 @@ def test_what_is_kept_is_contracted_block_by_block():
         return contract(slopes, cotangents)
 
     whole, _ = linearize(FiniteDifference(), affine.primal(), affine)
-    kept, _ = linearize(FiniteDifference(), affine.primal(room=1), affine, keep)
+    kept, _ = linearize(FiniteDifference(), affine.primal(capacity=1), affine, keep)
     assert sizes == [1, 1, 1, 1]
     assert kept.kept.shape == (4, 4, 2)
     np.testing.assert_allclose(kept.kept, whole.contracted(cotangents).kept, rtol=1e-14)
@@ -553,7 +553,7 @@ def test_no_tangents():
 def test_tangents_are_cut_into_blocks_that_fit():
     affine = Affine(1, 4, 0, 2)
     rows = numbers(3, 1, 4, seed=6)
-    x = affine.primal(room=2 * 2 * (4 + 2))
+    x = affine.primal(capacity=2 * 2 * (4 + 2))
     pushed, rounds = push(FiniteDifference(CENTRAL), x, affine, rows, np.zeros((3, 0)))
     assert [len(points) for points in rounds] == [4, 2]
     np.testing.assert_allclose(pushed, affine.pushed(rows, np.zeros((3, 0))), rtol=1e-8)

@@ -198,7 +198,7 @@ class Site:
                 noise=self.noise,
                 derivative=derivative,
                 round=None if layout.exact else layout.round,
-                room=max(1, _ROOM // self.samples),
+                capacity=max(1, _ROOM // self.samples),
             )
             for s in range(self.samples)
         ]

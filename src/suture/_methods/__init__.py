@@ -8,6 +8,7 @@ from suture._methods._base import (
     Linearization,
     Points,
     Primal,
+    Room,
     contract,
 )
 from suture._methods._custom_vjp import CustomVJP
@@ -22,6 +23,7 @@ __all__ = [
     "Linearization",
     "Points",
     "Primal",
+    "Room",
     "contract",
     "unit_length",
 ]

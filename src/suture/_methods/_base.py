@@ -22,6 +22,23 @@ from suture._types import Array, Draw, Round
 from suture.directions import AbstractDirections
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """How far each input may move before it meets a bound, in units of x; infinite without one.
+
+    Attributes:
+        rows_down: (R, d), at least 0.
+        rows_up: (R, d).
+        shared_down: (p,).
+        shared_up: (p,).
+    """
+
+    rows_down: Array
+    rows_up: Array
+    shared_down: Array
+    shared_up: Array
+
+
 @dataclasses.dataclass(slots=True)
 class Primal:
     """What a method may know of f at x.
@@ -35,8 +52,10 @@ class Primal:
         scale_shared: (p,) typical sizes.
         noise: noise of f, relative to its largest output.
         derivative: 1, or 2 where two linearizations will be subtracted.
-        round: rounds inputs to the precision that f receives; None for float64.
-        room: about how many numbers the points and values of one yield may hold.
+        round: rounds inputs to the precision that f receives, and into the bounds; None where
+            neither is needed.
+        capacity: about how many numbers the points and values of one yield may hold.
+        room: how far the inputs may move, None without bounds.
     """
 
     rows: Array
@@ -48,7 +67,8 @@ class Primal:
     noise: float
     derivative: Literal[1, 2]
     round: Round | None
-    room: int
+    capacity: int
+    room: Room | None = None
 
     @property
     def columns(self) -> int:
@@ -176,6 +196,10 @@ class AbstractMethod(abc.ABC):
     @abc.abstractmethod
     def noise_floor(self) -> float:
         """Return the noise that the user states, 0 where nothing is stated."""
+
+    @abc.abstractmethod
+    def answers_failures(self) -> bool:
+        """Whether it yields another point where one failed: a failed row of values is NaN then."""
 
     @abc.abstractmethod
     def transposes_by_difference(self) -> bool:

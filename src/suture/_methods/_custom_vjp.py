@@ -82,6 +82,10 @@ class CustomVJP(AbstractMethod):
         """Return 0: nothing is stated."""
         return 0.0
 
+    def answers_failures(self) -> bool:
+        """False: a failed point is an error."""
+        return False
+
     def transposes_by_difference(self) -> bool:
         """True: where there is no `jvp`, the transpose is a difference."""
         return True

@@ -35,7 +35,7 @@ def unit_length(rows: Array, shared: Array) -> Array:
 def directions_per_block(primal: Primal, nodes: int) -> int:
     values = len(primal.rows) * primal.outputs
     per_direction = nodes * (primal.rows.size + primal.shared.size + values)
-    return max(1, primal.room // max(1, per_direction))
+    return max(1, primal.capacity // max(1, per_direction))
 
 
 def blocks(seeds: Array, primal: Primal, nodes: int) -> Iterator[Array]:

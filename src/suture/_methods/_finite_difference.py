@@ -107,6 +107,10 @@ class FiniteDifference(AbstractMethod):
         """Return the step between two linearizations."""
         return _steps.second_order(self.rule, noise, self.step).outer
 
+    def answers_failures(self) -> bool:
+        """False: a failed point is an error."""
+        return False
+
     def transposes_by_difference(self) -> bool:
         """Whether no direction is random."""
         return isinstance(self.directions, Coordinate)
