@@ -41,7 +41,7 @@ def everything(slopes):
 
 def primal(rows, shared=(), *, value=None, outputs=1, scale=None, scale_shared=None, **changes):
     rows, shared = np.array(rows, dtype=float), np.array(shared, dtype=float)
-    settings = {"noise": DOUBLE, "derivative": 1, "round": None, "room": 10**6, **changes}
+    settings = {"noise": DOUBLE, "derivative": 1, "round": None, "capacity": 10**6, **changes}
     return Primal(
         rows=rows,
         shared=shared,
