@@ -129,9 +129,9 @@ def _steady(box: BlackBox, x: Vector) -> Answer:
     return Answer(x, jacobian(x))
 
 
-def _six_steps_on(box: BlackBox, x: Vector) -> Answer:
-    """Train for six steps: the noise stays as it was where the function was calibrated."""
-    jacobian, recalibrations = _ours(box), 0
+def six_steps_on(box: BlackBox, x: Vector, method: Any = None) -> Answer:
+    """Train for six steps; the noise stays as large as it was where the steps were calibrated."""
+    jacobian, recalibrations = _ours(box, method), 0
     slopes = jacobian(x)
     at = x
     for at in problems.walk(box.residual, x, 6):
@@ -150,7 +150,7 @@ FIRST, STEADY, LATER = (
 OURS: dict[str, Contestant] = {
     FIRST: _once(),
     STEADY: _steady,
-    LATER: _six_steps_on,
+    LATER: six_steps_on,
     "Suture, stencils.CENTRAL": _once(suture.FiniteDifference(stencils.CENTRAL)),
     "Suture, stencils.FORWARD": _once(suture.FiniteDifference(stencils.FORWARD)),
 }
