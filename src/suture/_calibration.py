@@ -1,7 +1,7 @@
 """What was measured of a function once, and what follows from it for each step.
 
-With noise σ and curvature c, a one-sided difference of step h is off by h c / 2 through truncation and
-by √2 σ / h through noise. The mean square of both is least at
+With noise σ and curvature c, a one-sided difference of step h is off by h c / 2 through truncation
+and by √2 σ / h through noise. The mean square of both is least at
 
     h = 8^(1/4) √(σ / c),    where it is  error = 2^(1/4) √(σ c).
 
@@ -264,7 +264,7 @@ class Calibration:
             arrays |= {f"{name}{i}": getattr(tuning, name) for name in _ARRAYS}
         text = np.frombuffer(json.dumps(texts).encode(), np.uint8)
         buffer = io.BytesIO()
-        np.savez(buffer, text=text, **arrays)
+        np.savez(buffer, allow_pickle=False, text=text, **arrays)
         return buffer.getvalue()
 
     @staticmethod

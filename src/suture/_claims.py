@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from suture import _steps
-from suture._methods import Points, Primal
+from suture._methods import Points, Primal, rounded
 from suture._stencil import Stencil
 from suture._types import Array, Draw
 from suture.errors import BadResult
@@ -36,7 +36,7 @@ def accompanied(
     check: Generator[Points, Array, None],
     passed: Callable[[], None],
 ) -> Generator[Points, Array, T]:
-    """Let the points of a check stand second in the first round of an estimate.
+    """Let the points of a check stand second in the first round that displaces rows alone.
 
     There they have displaced rows before them, so that a function shows that counts rows, sums
     over earlier ones or refers to the first; and they are not alone in a call, unless all are.
@@ -46,23 +46,27 @@ def accompanied(
         check: what is asked once.
         passed: called if the check did not raise.
     """
-    try:
-        points = next(estimate)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    asked = next(check)
-    if points.rows is None or points.shared is not None or asked.rows is None:
-        _finish(check, (yield asked))
-        reply = yield points
-    else:
+    reply: Array | None = None
+    pending = True
+    while True:
+        try:
+            # The first `send` of a generator must be None; its type does not say so.
+            points = estimate.send(reply)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        if not pending or points.rows is None or points.shared is not None:
+            reply = yield points
+            continue
+        asked = next(check)
+        assert asked.rows is not None  # rows are what it displaces
         count = len(asked)
         together = np.concatenate([points.rows[:1], asked.rows, points.rows[1:]])
         values = yield Points(together, None)
         _finish(check, values[1 : 1 + count])
         reply = np.concatenate([values[:1], values[1 + count :]])
-    passed()
-    return (yield from _rest(estimate, reply))
+        pending = False
+        passed()
 
 
 def preceded(
@@ -112,20 +116,26 @@ def check_rows(primal: Primal, name: str) -> Generator[Points, Array, None]:
     # The smallest goes down, and so stays the smallest in the company of other batches.
     np.put_along_axis(sign, primal.rows.argmin(axis=0)[None], -1.0, axis=0)
     step = _steps.first_order(FORWARD, primal.noise)
+    if primal.room is not None:
+        # Inward where a bound is near.
+        sign = np.where(primal.room.rows_up < primal.room.rows_down, -1.0, sign)
     # By different amounts, so that nothing cancels in a sum over the rows.
     sizes = displaced * (1 + np.arange(len(displaced)) * _GOLDEN % 1)
     moved = primal.rows + step * primal.scale_rows * sign * sizes[:, None]
     if len(primal.rows) == 1:
-        moved = primal.rows + step * primal.scale_rows
-        values = (yield Points(np.stack([moved, primal.rows, moved]), None))[1:2]
+        moved = primal.rows + step * primal.scale_rows * sign
+        points = Points(np.stack([moved, primal.rows, moved]), None)
+        values = (yield rounded(points, primal))[1:2]
     else:
-        values = yield Points(moved[None], None)
+        values = yield rounded(Points(moved[None], None), primal)
     assert primal.value is not None  # the forward pass evaluated it
-    change = np.abs(values[0] - primal.value).max(axis=1, initial=0.0) * ~displaced
+    change = np.abs(values[0] - primal.value).max(axis=1, initial=0.0)
     allowed = _SAME * primal.noise * np.abs(primal.value).max(initial=0.0)
-    if not np.any(change > allowed):
+    # NaN has moved too.
+    moved_too = ~(change <= allowed) & ~displaced
+    if not np.any(moved_too):
         return
-    row = int(np.flatnonzero(change > allowed)[0])
+    row = int(np.flatnonzero(moved_too)[0])
     raise BadResult(
         f"Row {row} of `{name}` moved by {change[row]:.2g} although only other rows were "
         "displaced.",

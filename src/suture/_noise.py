@@ -1,8 +1,8 @@
 r"""How noisy a function is, from its values at a few equally spaced points.
 
 The k-th differences T_k of equally spaced values are, for a smooth function and a short spacing,
-nothing but noise; for independent noise of standard deviation σ their mean square is σ² (2k)! / (k!)².
-So each level of the table of differences is one estimate of σ,
+nothing but noise; for independent noise of standard deviation σ their mean square is
+σ² (2k)! / (k!)². So each level of the table of differences is one estimate of σ,
 
     σ_k² = (k!)² / (2k)! · mean(T_k²),
 
