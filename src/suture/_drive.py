@@ -204,7 +204,10 @@ class Site:
         ]
 
     def _scales(self) -> tuple[Array, Array]:
-        """Return the scale of each column: the user's, or the typical size of its input."""
+        """Return the scale of each column: the user's, or the typical size of its input.
+
+        It is 1 where the method displaces by amounts of its own.
+        """
         scales = []
         displaced = iter(self.inputs.arrays)
         for leaf, scale, want in zip(
@@ -213,7 +216,9 @@ class Site:
             if not want:
                 continue
             array = next(displaced)
-            if scale is not None:
+            if self.method.is_absolute():
+                sizes = np.ones(array.shape)
+            elif scale is not None:
                 sizes = np.broadcast_to(scale, array.shape)
             elif leaf.batch_dim is not None:
                 sizes = _steps.typical_size(array, (1 + leaf.batch_dim,))
@@ -264,11 +269,18 @@ class Site:
         return frozenset() if facts <= self.frame.counter.checked else facts
 
     def _refuse_complex(self) -> None:
-        if not self.method.is_complex():
-            return
         leaves = [
             leaf for leaf, want in zip(self.frame.call.leaves, self.wanted, strict=True) if want
         ]
+        if self.method.is_absolute() and any(leaf.dtype.is_complex for leaf in leaves):
+            raise MethodError(
+                f"`{self.frame.box.name}` was to be differentiated by a complex input with a "
+                "shift.",
+                "A shift is exact for angles, and an angle is a real number.",
+                "Pass the angles as real tensors, or use `FiniteDifference(stencils.CENTRAL)`.",
+            )
+        if not self.method.is_complex():
+            return
         outputs = self.frame.form.outputs
         if any(leaf.dtype.is_complex for leaf in leaves) or any(
             o.kind == "complex" for o in outputs

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from suture._methods._base import Points, Primal
+from suture._methods._base import Points, Primal, Room
 from suture._stencil import Stencil
 from suture._types import Array
 from suture.errors import MethodError
+
+# A shift that is off by this angle gives a slope that is off by about as much, in units of f.
+_MISSED = 1e-3
 
 
 def unit_length(rows: Array, shared: Array) -> Array:
@@ -58,7 +61,8 @@ def displace(
     """Return the points of K directions, node after node, and what was really taken.
 
     For unit vectors that is Σ_s w_s (x + δ_s - x) in units of x, (K, R) or (K, 1): the divisor
-    of the quotient. For dense seeds it is the seeds after rounding, (K, n).
+    of the quotient, 1 where the rule is absolute. For dense seeds it is the seeds after rounding,
+    (K, n).
     """
     nodes = rule.moved_nodes
     d = primal.rows.shape[1]
@@ -103,11 +107,16 @@ def _displace_columns(
     _own(moved, columns)[...] = displaced
     flat = moved.reshape((-1, *base.shape))
     points = Points(flat, None) if in_rows else Points(None, flat[:, 0])
+    if rule.absolute and primal.room is not None:
+        _check_room(nodes, primal.room, columns, in_rows)
     if primal.round is not None:
         points = rounded(points, primal)
         exact = points.rows if points.rows is not None else points.shared
         assert exact is not None  # the block displaces one of the two
         displaced = _own(exact.reshape(shape), columns)
+    if rule.absolute:
+        _check_shifted(displaced, here, nodes[:, None], primal.noise)
+        return points, np.ones(here[:, 0].shape)
     with np.errstate(invalid="ignore"):  # infinity minus infinity, see below
         taken = (rule.moved_weights @ (displaced - here)).real
     size = np.abs(taken)
@@ -116,6 +125,45 @@ def _displace_columns(
         taken = np.where(np.isfinite(here[:, 0]), taken, 1.0)
         _check_moved(taken, unit[:, columns].T)
     return points, taken
+
+
+def _check_room(nodes: Array, room: Room, columns: slice, in_rows: bool) -> None:
+    """Check that a shift stays inside the bounds: it cannot be shortened."""
+    down, up = (
+        (room.rows_down, room.rows_up)
+        if in_rows
+        else (room.shared_down[None], room.shared_up[None])
+    )
+    left = min(
+        np.min(down[:, columns] + nodes.min(), initial=np.inf),
+        np.min(up[:, columns] - nodes.max(), initial=np.inf),
+    )
+    if left < 0:
+        raise MethodError(
+            f"A shift by {nodes.max():.3g} leads out of the bounds of an input by {-left:.3g}.",
+            "It is exact only at its own angle, so that it can be neither shortened nor mirrored.",
+            "Leave out the bounds (a rotation has a value at every angle), shift by a smaller "
+            "angle, or use `FiniteDifference(stencils.CENTRAL)`.",
+        )
+
+
+def _check_shifted(points: Array, here: Array, nodes: Array, noise: float) -> None:
+    """Check that rounding left the angles (K, s, R) where the rule is exact."""
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        shifts = points - here
+    # What float16 itself does to an angle below 8 is allowed: half of 4 noise.
+    wrong = ~(np.abs(shifts - nodes) <= max(_MISSED, 4 * noise)) & np.isfinite(here)
+    if not wrong.any():
+        return
+    k, s, r = np.argwhere(wrong)[0]
+    raise MethodError(
+        f"An angle of {np.broadcast_to(here, wrong.shape)[k, s, r]:.6g} was shifted by "
+        f"{shifts[k, s, r]:.6g}, not by {nodes[s, 0]:.6g}.",
+        "The precision that the black box receives has no digits for that, and a shift is exact "
+        "only at its own angle.",
+        "Wrap the angle before the call, `torch.remainder(x, 2 * torch.pi)`; or leave out "
+        "`dtype`, for float64.",
+    )
 
 
 def _own(points: Array, columns: slice) -> Array:
