@@ -1484,8 +1484,8 @@ def batch_whose_rows_see_each_other():
 
 @says(
     BadResult,
-    "`energy` is not complex-analytic: the complex step and a difference disagree by 18, the "
-    "slope being 18.",
+    "`energy` is not complex-analytic: the complex step and a difference disagree by 12, the "
+    "slope being 12.",
     "The complex step is right only where f(x + ih) is the analytic continuation of f: not "
     "for `abs`, `norm`, `conj`, Cholesky factors and the like.",
     "Use `FiniteDifference(stencils.CENTRAL)` or `FiniteDifference(stencils.central(4))`.",
@@ -1976,7 +1976,7 @@ def test_point_of_a_complex_step():
     f = differentiable(real_only, method=COMPLEX_STEP)
     ((found,), _) = point_of(lambda: f(wants(3.0)).sum().backward())
     assert found.is_complex()
-    assert found.real.tolist() == [3.0]
+    assert found.real.item() == pytest.approx(3.0, rel=1e-3)  # near x, where it checks itself
     assert abs(found.imag.item()) == pytest.approx(3 * 2.0**-100)
 
 

@@ -174,8 +174,8 @@ class Site:
             estimate = _claims.accompanied(estimate, check, self._establishing(established))
         analytic = self._unchecked("complex", [self.method.is_complex()] * len(self.wanted))
         if analytic:
-            check = _claims.check_complex(primal, name, self._draw(0))
-            estimate = _claims.preceded(estimate, check, self._establishing(analytic))
+            honest = _claims.check_complex(primal, name, self._draw(0))
+            estimate = _claims.preceded(estimate, honest, self._establishing(analytic))
         return estimate
 
     def _establishing(self, facts: frozenset[Any]) -> Callable[[], None]:
