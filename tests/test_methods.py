@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from suture import AbstractMethod, CustomVJP, FiniteDifference, Stencil, directions, stencils
 from suture._claims import check_complex, check_rows
-from suture._methods import Linearization, Points, Primal, contract, unit_length
+from suture._methods import Linearization, Points, Primal, Room, contract, unit_length
 from suture.errors import BadResult, MethodError, TransformError
 from suture.stencils import BACKWARD, CENTRAL, COMPLEX_STEP, FORWARD, ONE_POINT
 
@@ -953,6 +953,25 @@ def test_truncation_at_zero_is_no_objection(seed):
     settled, rounds = feed(check_complex(x, "f", generator), x, lambda rows, _: rows**3)
     assert not settled
     assert [len(points) for points in rounds] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("noise", [DOUBLE, 1e-7, 1e-3])
+def test_the_check_stays_inside_the_bounds(noise, seed):
+    """Any point: at a bound, between two that are close, at one that cannot move."""
+    inf = np.inf
+    down, up = np.array([[0.0, inf, 1e-9, 0.0, 3.0]]), np.array([[inf, 0.0, 1e-9, 0.0, 1e-4]])
+    x = primal([[1.0, 2.0, 3.0, 4.0, 5.0]], [1.0], noise=noise)
+    x.room = Room(down, up, np.array([0.0]), np.array([1e-3]))
+    x.value = np.ones((1, 1))
+    check = check_complex(x, "f", lambda: np.random.default_rng(seed))
+    rounds = [next(check), check.send(np.zeros((1, 1, 1), complex))]
+    rounds.append(check.send(np.array([[[0.0]], [[1.0]]])))  # the two disagree
+    for points in rounds:
+        moves = points.rows.real - x.rows
+        assert np.all((moves >= -down - 1e-15) & (moves <= up + 1e-15))
+        assert np.all((points.shared.real >= 1.0 - 1e-15) & (points.shared.real <= 1.001 + 1e-15))
+        assert np.all(np.ptp(points.rows.real, axis=0)[0, [0, 1, 2, 4]] > 0) or len(points) == 1
 
 
 def test_a_kink_at_x_is_no_objection():

@@ -223,6 +223,7 @@ def check_complex(primal: Primal, name: str, draw: Draw) -> Generator[Points, Ar
 class _Line:
     """A line near x: its origin, and what one step along it displaces, in units of x."""
 
+    primal: Primal
     rows: Array
     shared: Array
     unit_rows: Array
@@ -239,21 +240,35 @@ class _Line:
         signs = generator.integers(0, 2, primal.columns) * 2.0 - 1.0
         sizes, aside = generator.uniform(0.5, 1.0, (2, primal.columns))
         # Farther than a step: noise^(1/4) is 20 steps of 6e-6 in float64, 4 of 5e-3 in float32.
-        far = (1 + aside) * primal.noise ** (1 / 4) * signs
-        d = primal.rows.shape[1]
-        return cls(
-            primal.rows + far[:d] * primal.scale_rows,
-            primal.shared + far[d:] * primal.scale_shared,
-            sizes[:d] * signs[:d] * primal.scale_rows,
-            sizes[d:] * signs[d:] * primal.scale_shared,
-        )
+        far, along = (1 + aside) * primal.noise ** (1 / 4) * signs, sizes * signs
+        d, room = primal.rows.shape[1], primal.room
+        rows, unit_rows = primal.scale_rows * far[:d], primal.scale_rows * along[:d]
+        shared, unit_shared = primal.scale_shared * far[d:], primal.scale_shared * along[d:]
+        if room is not None:
+            longest = max(_LONGEST, _LONGER[0] * _steps.first_order(CENTRAL, primal.noise))
+            rows, unit_rows = _within(room.rows_down, room.rows_up, rows, unit_rows, longest)
+            shared, unit_shared = _within(
+                room.shared_down, room.shared_up, shared, unit_shared, longest
+            )
+        return cls(primal, primal.rows + rows, primal.shared + shared, unit_rows, unit_shared)
 
     def slope(self, rule: Stencil, step: float) -> Generator[Points, Array, Array]:
         """Return the slopes (R, O) along the line."""
         moves = step * rule.moved_nodes
-        values = yield Points(
+        points = Points(
             self.rows + np.multiply.outer(moves, self.unit_rows),
             self.shared + np.multiply.outer(moves, self.unit_shared),
         )
+        if self.primal.round is not None:
+            points = Points(*self.primal.round(points.rows, points.shared))
+        values = yield points
         slopes: Array = np.real(np.tensordot(rule.moved_weights, values, axes=(0, 0))) / step
         return slopes
+
+
+def _within(down: Array, up: Array, aside: Array, unit: Array, steps: float) -> tuple[Array, Array]:
+    """Shorten and shift a line so that `steps` of it on either side stay inside the bounds."""
+    half = (down + up) / 2
+    fits = np.sign(unit) * np.minimum(np.abs(unit), half / steps)
+    arm = steps * np.abs(fits)
+    return np.clip(aside, arm - down, up - arm), fits
