@@ -378,6 +378,12 @@ def _check(settings: dict[str, Any]) -> None:
     if not isinstance(settings["name"], str | None):
         raise _refusal("name", settings["name"], "A name is a string", 'name="my function"')
     _check_numbers(settings)
+    if settings["scale"] is not None and settings["method"].is_absolute():
+        raise MethodError(
+            f"`differentiable(scale={shown(settings['scale'])})` is not possible with a shift.",
+            "Its nodes are angles at which it is exact, and a scale would change them.",
+            "Leave out `scale`; or use `FiniteDifference(stencils.CENTRAL)`, which has a step.",
+        )
 
 
 def _check_numbers(settings: dict[str, Any]) -> None:

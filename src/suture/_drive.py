@@ -102,7 +102,7 @@ class Site:
         if frozen is None:
             self.stated = self._stated()
             self.noise = self._noise()
-            self.scale_rows, self.scale_shared = self.surroundings.scales()
+            self.scale_rows, self.scale_shared = self.surroundings.scales(self.method.is_absolute())
         else:
             self.stated = self.noise = frozen.noise
             self.scale_rows, self.scale_shared = frozen.scale_rows, frozen.scale_shared
@@ -240,8 +240,8 @@ class Site:
             estimate = _claims.accompanied(estimate, check, self._establishing(established))
         analytic = self._unchecked("complex", [self.method.is_complex()] * len(self.wanted))
         if analytic:
-            check = _claims.check_complex(primal, name, self._draw(0))
-            estimate = _claims.preceded(estimate, check, self._establishing(analytic))
+            honest = _claims.check_complex(primal, name, self._draw(0))
+            estimate = _claims.preceded(estimate, honest, self._establishing(analytic))
         return estimate
 
     def _establishing(self, facts: frozenset[Any]) -> Callable[[], None]:
@@ -327,11 +327,18 @@ class Site:
         return frozenset() if facts <= self.frame.counter.checked else facts
 
     def _refuse_complex(self) -> None:
-        if not self.method.is_complex():
-            return
         leaves = [
             leaf for leaf, want in zip(self.frame.call.leaves, self.wanted, strict=True) if want
         ]
+        if self.method.is_absolute() and any(leaf.dtype.is_complex for leaf in leaves):
+            raise MethodError(
+                f"`{self.frame.box.name}` was to be differentiated by a complex input with a "
+                "shift.",
+                "A shift is exact for angles, and an angle is a real number.",
+                "Pass the angles as real tensors, or use `FiniteDifference(stencils.CENTRAL)`.",
+            )
+        if not self.method.is_complex():
+            return
         outputs = self.frame.form.outputs
         if any(leaf.dtype.is_complex for leaf in leaves) or any(
             o.kind == "complex" for o in outputs

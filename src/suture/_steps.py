@@ -41,8 +41,11 @@ class Steps:
 def first_order(stencil: Stencil, noise: float) -> float:
     """Return the step of a first derivative: noise^(1 / (order + 1)).
 
-    The step of a score estimate (order 0) is a smoothing radius.
+    The step of a score estimate (order 0) is a smoothing radius. An absolute rule has none: its
+    nodes are the displacements.
     """
+    if stencil.absolute:
+        return 1.0
     if stencil.is_complex:
         return _COMPLEX_STEP
     if stencil.order == 0:
@@ -55,9 +58,11 @@ def second_order(stencil: Stencil, noise: float, step: float | None) -> Steps:
 
     The errors are h^q and t² by truncation and noise / (h t) by noise. They are equal for
     t = h^(q/2) and h = noise^(1 / (3q/2 + 1)); then t = (noise / h)^(1/3), which is also the
-    best t for an h that is given. Where the inner derivative is exact (complex step), only
-    t² and noise / t remain, and t = noise^(1/3).
+    best t for an h that is given. Where the inner derivative is exact (complex step, shift),
+    only t² and noise / t remain, and t = noise^(1/3).
     """
+    if stencil.absolute:
+        return Steps(1.0, noise ** (1 / 3))
     if stencil.is_complex:
         return Steps(step or _COMPLEX_STEP, noise ** (1 / 3))
     if stencil.order == 0:

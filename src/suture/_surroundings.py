@@ -22,19 +22,20 @@ class Surroundings:
         self.is_bounded = any(self.call.bounds[i] is not None for i in self.chosen)
         self._limits: tuple[tuple[Array, Array], tuple[Array, Array]] | None = None
 
-    def scales(self) -> tuple[Array, Array]:
+    def scales(self, absolute: bool) -> tuple[Array, Array]:
         """Return the scale of each column, (S, R, d) and (S, p).
 
-        The user's, or the typical size of its input.
+        The user's, or the typical size of its input; 1 for a method with displacements of its own.
         """
         scales = []
         for i, array in zip(self.chosen, self.inputs.arrays, strict=True):
             leaf, scale = self.call.leaves[i], self.call.scales[i]
-            sizes = (
-                leaf_size(array, leaf.batch_dim)
-                if scale is None
-                else np.broadcast_to(scale, array.shape)
-            )
+            if absolute:
+                sizes = np.ones(array.shape)
+            elif scale is None:
+                sizes = leaf_size(array, leaf.batch_dim)
+            else:
+                sizes = np.broadcast_to(scale, array.shape)
             # A complex element is two columns, of the same scale.
             scales.append(sizes * (1 + 1j) if leaf.dtype.is_complex else sizes)
         return self.layout.gather(scales, (self.inputs.samples,))

@@ -289,6 +289,10 @@ class AbstractMethod(abc.ABC):
     def is_complex(self) -> bool:
         """Whether f is evaluated at complex inputs."""
 
+    def is_absolute(self) -> bool:
+        """Whether displacements are in the inputs' own units: then every scale is 1."""
+        return False
+
     @abc.abstractmethod
     def outer_step(self, noise: float) -> float:
         """Return the step between two linearizations whose difference is a second derivative."""

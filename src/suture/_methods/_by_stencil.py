@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 
 from suture._methods._along import bounded_slopes
 from suture._methods._arms import fitted, movable, room_of, slope_of
-from suture._methods._base import Contract, Estimate, Linearization, Primal, Remarks
+from suture._methods._base import (
+    Contract,
+    Estimate,
+    Linearization,
+    Points,
+    Primal,
+    Remarks,
+)
 from suture._methods._displace import (
     blocks,
     column_points,
@@ -15,6 +24,7 @@ from suture._methods._displace import (
     joined,
     own_columns,
 )
+from suture._methods._shift import check_room, check_shifted
 from suture._stencil import Stencil
 from suture._types import Array
 from suture.directions import AbstractDirections, Coordinate
@@ -25,11 +35,16 @@ def by_column(
 ) -> Estimate:
     """Displace one input at a time, by `units` (R, d) and (p,) times the nodes."""
     columns = movable(primal)
-    kept, errors, norms = [], [], []
+    kept: list[Array] = []
+    norms: list[Array] = []
+    errors: list[Array | None] = []
     remarks = Remarks()
     for block in blocks(columns, primal, len(rule.moved_nodes)):
         room = None if rule.is_complex else room_of(primal, block)
-        if room is None:
+        if rule.absolute:
+            slopes = yield from _shifted(primal, rule, block, room)
+            errors.append(None)
+        elif room is None:
             points, taken = displace(primal, rule, block, *units)
             values = yield points
             errors.append(_embedded_error(rule, values, primal.value, taken))
@@ -57,6 +72,21 @@ def by_column(
         norms=_filled(norms, columns, primal),
         remarks=remarks,
     )
+
+
+def _shifted(
+    primal: Primal, rule: Stencil, block: Array, room: tuple[Array, Array] | None
+) -> Generator[Points, Array, Array]:
+    """Return slopes by a rule that displaces by its nodes, in the units of the inputs."""
+    if room is not None:
+        check_room(rule.moved_nodes, room)
+    here = own_columns(primal, block, primal.rows, primal.shared)
+    moves = np.broadcast_to(
+        rule.moved_nodes[:, None], (len(block), len(rule.moved_nodes), here.shape[1])
+    )
+    points, taken = column_points(primal, block, moves)
+    check_shifted(here, taken, rule.moved_nodes, primal.noise)
+    return combine(rule, (yield points), primal.value)
 
 
 def by_direction(

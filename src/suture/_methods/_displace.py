@@ -58,7 +58,8 @@ def displace(
     """Return the points of K directions, node after node, and what was really taken.
 
     For unit vectors that is Σ_s w_s (x + δ_s - x) in units of x, (K, R) or (K, 1): the divisor
-    of the quotient. For dense seeds it is the seeds after rounding, (K, n).
+    of the quotient. For dense seeds it is the seeds after rounding,
+    (K, n).
     """
     nodes = rule.moved_nodes
     d = primal.rows.shape[1]

@@ -28,7 +28,7 @@ from suture._methods._measure import Noise
 from suture._methods._steady import Steady
 from suture._stencil import Stencil
 from suture._types import Array, Draw
-from suture.directions import AbstractDirections, Coordinate
+from suture.directions import AbstractDirections, AbstractRandomDirections, Coordinate
 from suture.errors import MethodError, TransformError, shown
 from suture.stencils import CENTRAL, FORWARD
 
@@ -42,6 +42,8 @@ class FiniteDifference(AbstractMethod):
     """Estimate slopes from f at displaced points.
 
         slope_k = Re Σ_s w_s f(x + h t_s scale∘d_k) / h
+
+    With an absolute stencil (`stencils.shift`) step and scale are 1, whatever the input.
 
     Args:
         stencil: nodes t and weights w, from `suture.stencils`; None means `FORWARD`.
@@ -89,6 +91,8 @@ class FiniteDifference(AbstractMethod):
                 "Use `FiniteDifference(stencils.ONE_POINT, directions.Gaussian(64))`, or another "
                 "stencil.",
             )
+        if self.rule.absolute:
+            _check_absolute(self.step, self.directions)
 
     @property
     def rule(self) -> Stencil:
@@ -111,6 +115,10 @@ class FiniteDifference(AbstractMethod):
     def is_complex(self) -> bool:
         """Whether the stencil has complex nodes."""
         return self.rule.is_complex
+
+    def is_absolute(self) -> bool:
+        """Whether the nodes are displacements already."""
+        return self.rule.absolute
 
     def noise_floor(self) -> float:
         """Return the noise that the user states."""
@@ -210,7 +218,11 @@ class FiniteDifference(AbstractMethod):
         return np.broadcast_to(steps[:d], primal.rows.shape), steps[d:]
 
     def push(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:
-        """Difference along each tangent, or along every input where those are fewer."""
+        """Difference along each tangent, or along every input where those are fewer.
+
+        An absolute rule goes by inputs always: a sum of rotations along a tangent does not turn
+        as one of them.
+        """
         if not self.rule.consistent:
             raise TransformError(
                 "A score estimate has no forward mode.",
@@ -227,7 +239,7 @@ class FiniteDifference(AbstractMethod):
             step = self._inner_step(primal, rule)
             units = step * primal.scale_rows, step * primal.scale_shared
         alive = np.flatnonzero(np.any(rows != 0, axis=(1, 2)) | np.any(shared != 0, axis=1))
-        if len(alive) > primal.columns:
+        if len(alive) > primal.columns or (rule.absolute and len(alive)):
             linearization = yield from by_column(primal, rule, units, lambda slopes: slopes)
             return linearization.pushforward(rows, shared)
         pushed: list[Array] = []
@@ -255,6 +267,22 @@ def _check_types(stencil: object, directions: object) -> None:
             f"`FiniteDifference(directions={shown(directions)})` is not understood.",
             "Directions are an object that samples seeds and knows the way back.",
             "Use one of `suture.directions`, for example `directions.Orthogonal(4)`.",
+        )
+
+
+def _check_absolute(step: float | None, directions: AbstractDirections) -> None:
+    if step is not None:
+        raise MethodError(
+            f"`FiniteDifference(step={shown(step)})` is not possible with a shift.",
+            "Its nodes are angles at which it is exact, and a step would scale them.",
+            "Leave out `step`, or choose the angle: `stencils.shift(angle=0.5)`.",
+        )
+    if isinstance(directions, AbstractRandomDirections):
+        raise MethodError(
+            f"A shift cannot be used with {directions}.",
+            "It is exact for one rotation at a time, and a random direction turns all of them by "
+            "different amounts.",
+            "Leave out `directions`, or use another stencil.",
         )
 
 
