@@ -214,7 +214,7 @@ class FiniteDifference(AbstractMethod):
     def _tuned_units(self, primal: Primal, tuning: Tuning) -> tuple[Array, Array]:
         """Return the displacement of each input, (R, d) and (p,)."""
         d = primal.rows.shape[1]
-        steps = tuning.steps(primal.output_size(), primal.precision)
+        steps = tuning.steps(primal.output_size(), primal.precision) * tuning.scale
         return np.broadcast_to(steps[:d], primal.rows.shape), steps[d:]
 
     def push(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:

@@ -40,7 +40,8 @@ class Steady:
         n = primal.columns
         self.primal, self.tuning, self.keep = primal, tuning, keep
         self.steps = tuning.steps(primal.output_size(), primal.precision)
-        self.rows, self.shared = _signed(primal, self.steps, tuning, draw)
+        self.moves = self.steps * tuning.scale
+        self.rows, self.shared = _signed(primal, self.moves, tuning, draw)
         self.error = tuning.errors(self.steps, primal.output_size())
         self.refreshed, self.next = tuning.due()
         self.central = np.zeros(n, dtype=bool)
@@ -57,7 +58,7 @@ class Steady:
         """Give central columns the error that they will have."""
         tuning, chosen = self.tuning, self.central
         arms = tuning.arm[chosen]
-        truncation = tuning.curvature[chosen] * arms**2 / (6 * tuning.scale[chosen])
+        truncation = tuning.curvature[chosen] * arms**2 / 6
         noise = tuning.level(self.primal.output_size()) / (np.sqrt(2) * arms)
         self.error[chosen] = np.hypot(noise, truncation)
 
@@ -86,7 +87,7 @@ class Steady:
             self.kept,
             None,
             None,
-            error=self.error * rows,
+            error=self.error * rows / self.tuning.scale,
             norms=self.norms,
             remarks=self.remarks,
         )
@@ -97,8 +98,8 @@ class Steady:
         if room is None:
             return columns[:0]
         d = self.primal.rows.shape[1]
-        rows = np.maximum(room.rows_down, room.rows_up) < self.steps[:d]
-        shared = np.maximum(room.shared_down, room.shared_up) < self.steps[d:]
+        rows = np.maximum(room.rows_down, room.rows_up) < self.moves[:d]
+        shared = np.maximum(room.shared_down, room.shared_up) < self.moves[d:]
         narrow = np.concatenate([rows.any(axis=0), shared])
         found: Array = columns[narrow[columns]]
         return found
@@ -141,7 +142,7 @@ class Steady:
         if lost.any():
             k, row = np.argwhere(lost)[0]
             column = int(block[again[k]])
-            raise NoFiniteValue(column, int(row), float(self.steps[column]))
+            raise NoFiniteValue(column, int(row), float(self.moves[column]))
         self.remarks.one_sided += len(again)
 
     def _two_sided(self, block: Array) -> Generator[Points, Array, None]:
@@ -154,16 +155,16 @@ class Steady:
         lost = ~usable.any(axis=1) & (taken != 0).any(axis=1)
         if lost.any():
             k, row = np.argwhere(lost)[0]
-            raise NoFiniteValue(int(block[k]), int(row), float(self.steps[block[k]]))
+            raise NoFiniteValue(int(block[k]), int(row), float(self.moves[block[k]]))
         half = usable.any(axis=1) & ~usable.all(axis=1) & (taken != 0).all(axis=1)
         self.remarks.one_sided += int(half.any(axis=1).sum())
         assert primal.value is not None
         slopes = slope_of(values, primal.value, taken, usable)
         self._store(block, slopes)
-        curvature = curvature_of(values, primal.value, taken, usable)
-        rows = np.sqrt(len(primal.rows))
+        scale, rows = self.tuning.scale[block], np.sqrt(len(primal.rows))
+        curvature = curvature_of(values, primal.value, taken / scale[:, None, None], usable)
         self.curvature[block] = np.sqrt(np.sum(curvature**2, axis=(1, 2))) / rows
-        self.slope[block] = self.norms[block] / rows
+        self.slope[block] = self.norms[block] * scale / rows
         # What is left of a curvature that noise hides: 2√2 level / (7 h²).
         level = self.tuning.level(primal.output_size())
         least = 2 * np.sqrt(2) * level / ((1 + _SECOND_ARM) * self.steps[block] ** 2)
@@ -173,10 +174,10 @@ class Steady:
         """Return the step and an arm on the other side, or the arms of a central difference."""
         primal, tuning = self.primal, self.tuning
         unit = own_columns(primal, block, self.rows, self.shared)
-        longest = LONGEST * tuning.scale[block]
-        second = np.minimum(_SECOND_ARM * self.steps[block], np.maximum(longest, self.steps[block]))
+        scale, steps = tuning.scale[block], self.steps[block]
+        second = np.minimum(_SECOND_ARM * steps, LONGEST) * scale
         moves = np.stack([unit, -np.sign(unit) * second[:, None]], axis=1)
-        arms = np.where(self.central, np.nan_to_num(tuning.arm, nan=0.0), self.steps)[block]
+        arms = np.where(self.central[block], tuning.arm[block], steps) * scale
         arms = np.broadcast_to(arms[:, None], unit.shape)
         both = np.stack([arms, -arms], axis=1)
         refreshed = np.isin(block, self.refreshed) & ~self.central[block]
