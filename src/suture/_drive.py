@@ -142,7 +142,6 @@ class Site:
             self._learn(primals)
             self.setting.memory.note(
                 found,
-                primals[0].column_scale(),
                 self.frame.counter.evaluations - before,
                 time.perf_counter() - start,
                 self.inputs.projected,

@@ -136,8 +136,11 @@ def _filled(parts: list[Array], columns: Array, primal: Primal) -> Array:
     return whole
 
 
-def _embedded_error(rule: Stencil, values: Array, base: Array | None, taken: Array) -> Array | None:
-    """Return ‖Σ_s e_s f_s‖ / h with the error weights of the stencil, (K,), None without any."""
+def _embedded_error(rule: Stencil, values: Array, base: Array | None, share: Array) -> Array | None:
+    """Return ‖Σ_s e_s f_s‖ · share with the error weights e of a stencil, (K,), None without.
+
+    `share` (K, R or 1) is 1/h, or the unit of the input over the displacement.
+    """
     if rule.error_weights is None:
         return None
     weights = np.array([w for t, w in zip(rule.nodes, rule.error_weights, strict=True) if t != 0])
@@ -145,6 +148,4 @@ def _embedded_error(rule: Stencil, values: Array, base: Array | None, taken: Arr
     for node, weight in zip(rule.nodes, rule.error_weights, strict=True):
         if node == 0 and base is not None:
             total = total + weight * base
-    error = np.real(total) / taken[:, :, None]
-    norm: Array = np.sqrt(np.einsum("kro,kro->k", error, error))
-    return norm
+    return norms_of(np.real(total), share)
