@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from suture import directions, errors, stencils
     from suture._differentiable import Differentiable, differentiable
-    from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
+    from suture._methods import AbstractMethod, AdaptiveDifference, CustomVJP, FiniteDifference
     from suture._stencil import Stencil
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AbstractMethod",
+    "AdaptiveDifference",
     "CustomVJP",
     "Differentiable",
     "FiniteDifference",
@@ -25,6 +26,7 @@ __all__ = [
 
 _HOMES = {
     "AbstractMethod": "_methods",
+    "AdaptiveDifference": "_methods",
     "CustomVJP": "_methods",
     "Differentiable": "_differentiable",
     "FiniteDifference": "_methods",

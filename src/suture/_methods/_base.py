@@ -120,6 +120,8 @@ class Linearization:
         unit_rows: (R, d) what a seed of 1 displaces, in units of x; None if slopes are per
             unit of x already.
         unit_shared: (p,) likewise.
+        error: (K,) estimated absolute error of the slopes of each direction, by their norm over
+            rows and outputs and in their units; None where the method has no estimate.
     """
 
     directions: AbstractDirections
@@ -127,6 +129,7 @@ class Linearization:
     kept: Array
     unit_rows: Array | None
     unit_shared: Array | None
+    error: Array | None = None
 
     def gradients(self, d: int) -> tuple[Array, Array]:
         """Return the gradients (C, R, d) and (C, p) of products with C cotangents."""

@@ -17,6 +17,7 @@ from suture._methods._base import (
     Primal,
     Pushforward,
 )
+from suture._methods._checks import check_directions
 from suture._methods._displace import (
     along,
     blocks,
@@ -194,12 +195,7 @@ def _check_types(stencil: object, directions: object) -> None:
             "A stencil is a table of numbers, not a name.",
             "Use one of `suture.stencils`, for example `FiniteDifference(stencils.CENTRAL)`.",
         )
-    if not isinstance(directions, AbstractDirections):
-        raise MethodError(
-            f"`FiniteDifference(directions={shown(directions)})` is not understood.",
-            "Directions are an object that samples seeds and knows the way back.",
-            "Use one of `suture.directions`, for example `directions.Orthogonal(4)`.",
-        )
+    check_directions("FiniteDifference", directions)
 
 
 def _check_positive(name: str, number: float | None) -> None:
