@@ -24,7 +24,8 @@ class Quotients:
             differences, arm for one-sided ones.
         gains: (L, K, R) noise of a quotient for an evaluation with noise 1.
         rounding: (L, K, R) noise of a quotient for the known noise of the values.
-        defects: (L, K, R, O) mean of the two values less f(x), or None: with arm zero it is 0.
+        defects: (L, K, R, O) the value, or the mean of the two values, less f(x); None without
+            f(x). Extrapolated to arm zero it is 0, or the arms do not know the shape of f.
     """
 
     slopes: Array

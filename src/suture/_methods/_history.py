@@ -86,7 +86,9 @@ class History:
         """Return the best entries of lines: central ones, or one-sided where a side failed."""
         found = self.central(which, noise)
         for side in self.sides(which, noise):
-            found.take(side.eligible & (side.found.error < found.error), side.found)
+            # `not ≥`, so that anything is better than nothing.
+            better = ~(side.found.error >= found.error) | np.isnan(found.slopes[..., 0])
+            found.take(side.eligible & better, side.found)
         return found
 
     def central(self, which: Array, noise: Array | float = 0.0) -> Extrapolated:
@@ -116,13 +118,14 @@ class History:
                 continue
             arms = taken[:, :, side]
             gains = np.sqrt(2) / arms
+            changes = values[:, :, side] - self.base
             quotients = Quotients(
-                slopes=sign * (values[:, :, side] - self.base) / arms[..., None],
+                slopes=sign * changes / arms[..., None],
                 arms=arms,
                 powers=arms,
                 gains=gains,
                 rounding=gains * self._rounding(values[:, :, side : side + 1]),
-                defects=None,
+                defects=changes,
             )
             yield Side(eligible, extrapolate(quotients, noise))
 
