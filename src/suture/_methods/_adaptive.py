@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Generator
 
 import numpy as np
@@ -81,8 +80,8 @@ class AdaptiveDifference(AbstractMethod):
         return "adaptive"
 
     def needs_value(self) -> bool:
-        """True: f(x) tells whether the arms have found its shape, and is an end if a side fails."""
-        return True
+        """False: where f(x) is not known and a search needs it, the search asks for it."""
+        return False
 
     def is_complex(self) -> bool:
         """False."""
@@ -105,47 +104,68 @@ class AdaptiveDifference(AbstractMethod):
         return isinstance(self.directions, Coordinate)
 
     def linearize(self, primal: Primal, keep: Contract, draw: Draw) -> Estimate:
-        """Yield the ends of the arms, one arm of every input that goes on, and return the slopes."""
+        """Yield one arm of every input that goes on, round by round, and return the slopes."""
         seeds = self._movable(self.directions.sample(primal.columns, draw), primal)
         kept, errors = [], []
         for block in blocks(seeds, primal, 2 * ROUNDS):
-            slopes, error = yield from self._slopes(primal, *_moves(primal, block))
+            lines = self._lines(primal, *_moves(primal, block))
+            if block.ndim > 1 and lines.is_stuck:
+                raise _stuck(self.directions)
+            slopes, error = yield from self._slopes(lines)
             if block.ndim == 1:
                 unit = _column_units(primal, block)
                 slopes, error = slopes / unit, error / unit
             kept.append(keep(slopes))
             errors.append(np.linalg.norm(error.reshape(len(error), -1), axis=1))
-        units = (None, None) if seeds.ndim == 1 else (primal.scale_rows, primal.scale_shared)
-        slopes = joined(kept)
-        return Linearization(self.directions, seeds, slopes, *units, error=joined(errors))
+        dense = seeds.ndim > 1  # slopes by unit vectors are per unit of x already
+        return Linearization(
+            self.directions,
+            seeds,
+            joined(kept),
+            primal.scale_rows if dense else None,
+            primal.scale_shared if dense else None,
+            joined(errors),
+        )
 
     def push(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:
-        """Search along each tangent, or along every input where those are fewer."""
+        """Search along each tangent; along every input where those are fewer.
+
+        A tangent that leads out of the bounds both ways is pushed by inputs too.
+        """
         alive = np.flatnonzero(np.any(rows != 0, axis=(1, 2)) | np.any(shared != 0, axis=1))
         if len(alive) > primal.columns:
-            each = dataclasses.replace(self, directions=Coordinate())
-            found = yield from each.linearize(primal, _everything, np.random.default_rng)
-            return found.pushforward(rows, shared)
+            return (yield from self._push_coordinates(primal, rows, shared))
         result = np.zeros((len(rows), len(primal.rows), primal.outputs))
         size = directions_per_block(primal, 2 * ROUNDS)
         for start in range(0, len(alive), size):
             block = alive[start : start + size]
-            alpha = unit_length(rows[block] / primal.scale_rows, shared[block] / primal.scale_shared)
+            scaled = (rows[block] / primal.scale_rows, shared[block] / primal.scale_shared)
+            alpha = unit_length(*scaled)[:, :, None]
             # Where a shared input moves, all rows have the same alpha.
-            moves = (alpha[:, :, None] * rows[block], alpha[:, :1] * shared[block])
-            slopes, _ = yield from self._slopes(primal, *_nonzero(primal, *moves))
-            result[block] = slopes / alpha[:, :, None]
+            moves = _nonzero(primal, alpha * rows[block], alpha[:, 0] * shared[block])
+            lines = self._lines(primal, *moves)
+            if lines.is_stuck:
+                return (yield from self._push_coordinates(primal, rows, shared))
+            slopes, _ = yield from self._slopes(lines)
+            result[block] = slopes / alpha
         return result
 
-    def _slopes(
-        self, primal: Primal, rows: Array | None, shared: Array | None
-    ) -> Generator[Points, Array, tuple[Array, Array]]:
+    def _push_coordinates(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:
+        each = dataclasses.replace(self, directions=Coordinate())
+        found = yield from each.linearize(primal, lambda slopes: slopes, np.random.default_rng)
+        return found.pushforward(rows, shared)
+
+    def _lines(self, primal: Primal, rows: Array | None, shared: Array | None) -> Lines:
+        """Lay lines through x, with first arms that fit what they are for."""
+        fixed = primal.derivative == 2
+        arm = _steps.second_order(_FIXED, primal.noise, None).inner if fixed else ARM
+        return Lines.through(primal, rows, shared, arm)
+
+    def _slopes(self, lines: Lines) -> Generator[Points, Array, tuple[Array, Array]]:
         """Return slopes per move, and their errors, both (K, R, O)."""
-        if primal.derivative == 2:
-            arm = _steps.second_order(_FIXED, primal.noise, None).inner
-            lines = Lines.through(primal, rows, shared, arm)
+        if lines.primal.derivative == 2:
             return (yield from extrapolated(lines, len(_FIXED.nodes) // 2))
-        return (yield from searched(Lines.through(primal, rows, shared, ARM), self.rtol))
+        return (yield from searched(lines, self.rtol))
 
     def _movable(self, seeds: Array, primal: Primal) -> Array:
         """Leave inputs that cannot move in any row out of dense seeds: their gradient is 0."""
@@ -157,8 +177,12 @@ class AdaptiveDifference(AbstractMethod):
         return np.asarray(seeds * np.concatenate([free_rows, free_shared]))
 
 
-def _everything(slopes: Array) -> Array:
-    return slopes
+def _stuck(directions: AbstractDirections) -> MethodError:
+    return MethodError(
+        f"x lies in a corner of its bounds, and {shown(directions)} lead out of them both ways.",
+        "A difference needs room on one side of x along each direction.",
+        "Use `AdaptiveDifference(directions=directions.Coordinate())`, or move x off the bounds.",
+    )
 
 
 def _moves(primal: Primal, seeds: Array) -> tuple[Array | None, Array | None]:

@@ -154,7 +154,9 @@ def _row(quotients: Quotients, j: int, longer: list[_Entry]) -> tuple[list[_Entr
         quotients.rounding[j],
     )
     row = [first]
-    errors = [np.abs(first.slopes - longer[0].slopes) if longer else np.full_like(first.slopes, np.inf)]
+    errors = [
+        np.abs(first.slopes - longer[0].slopes) if longer else np.full_like(first.slopes, np.inf)
+    ]
     for i in range(1, j + 1):
         entry = row[-1].extrapolated(longer[i - 1], z[j] / (z[j - i] - z[j]))
         parents = (row[-1].slopes, longer[i - 1].slopes)

@@ -42,7 +42,9 @@ class History:
         """Ask for f(x), unless it is known."""
         if self.base is None:
             here = self.primal
-            alone = Points(here.rows[None], None) if here.rows.size else Points(None, here.shared[None])
+            alone = (
+                Points(here.rows[None], None) if here.rows.size else Points(None, here.shared[None])
+            )
             self.base = (yield alone)[0]
 
     def measure(self, which: Array, fractions: Array) -> Generator[Points, Array, None]:

@@ -62,9 +62,7 @@ class Lines:
     longest: Array
 
     @classmethod
-    def through(
-        cls, primal: Primal, rows: Array | None, shared: Array | None, arm: float
-    ) -> Lines:
+    def through(cls, primal: Primal, rows: Array | None, shared: Array | None, arm: float) -> Lines:
         """Lay lines through x, and find their longest arms.
 
         An arm is shortened where there is no room for it: on both sides, or, where one side has
@@ -86,6 +84,16 @@ class Lines:
             longest = np.where(together, longest.min(axis=1, keepdims=True), longest)
         return cls(primal, rows, shared, reach, longest)
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a row that has a move has no room for it on either side."""
+        moves = np.zeros(self.longest.shape, dtype=bool)
+        if self.rows is not None:
+            moves |= np.any(self.rows != 0, axis=-1)
+        if self.shared is not None:
+            moves |= np.any(self.shared != 0, axis=-1)[:, None]
+        return bool(np.any(moves & (self.longest == 0)))
+
     def arms(self, which: Array, fractions: Array) -> Arms:
         """Return the ends of one arm along lines `which` (A,), at fractions of the longest."""
         signed = np.stack([-fractions, fractions], axis=1)[:, :, None]
@@ -100,7 +108,7 @@ class Lines:
             points = self._points(which, ends)
         taken = np.where(fits, self._taken(which, points, ends), 0.0)
         taken[taken == 0] = np.nan
-        asked = ~np.isnan(taken).all(axis=-1)
+        asked: Array = np.any(np.isfinite(taken), axis=-1)
         if not asked.any():
             return Arms(None, asked, taken)
         flat = [None if part is None else part[asked] for part in (points.rows, points.shared)]
