@@ -35,8 +35,8 @@ _FIXED = richardson(3)
 class AdaptiveDifference(AbstractMethod):
     """Estimate slopes from arms that shrink until the estimates agree, each input by itself.
 
-        T[j, 0] = (f(x + a_j) - f(x - a_j)) / 2 a_j,    a_j = a_0 / 2^j
-        T[j, i] = T[j, i-1] + (T[j, i-1] - T[j-1, i-1]) / (4^i - 1)
+        T[j, 0] = (f(x + a_j) - f(x - a_j)) / 2 a_j,    a_j = 0.486 a_{j-1}
+        T[j, i] = T[j, i-1] + (T[j, i-1] - T[j-1, i-1]) a_j² / (a_{j-i}² - a_j²)
 
     The arms start long, at 0.29 of the scale of an input, and an input stops when its best entry
     has an estimated error below `rtol` of its slope, or when shorter arms only bring noise. So

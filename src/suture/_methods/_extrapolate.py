@@ -46,6 +46,7 @@ class Extrapolated:
         rounding: (K, R, O) what the known noise of the values does to them.
         latest: (K, R) smallest error among the entries that the last arm brought, by the norm
             over the outputs.
+        newest: (K, R, O) the best entry among those that the last arm brought.
         noise: (K, R, O) noise of an evaluation that would explain the errors of the last arms.
         corner: (K, R, O) the entry that all arms have in common.
     """
@@ -54,6 +55,7 @@ class Extrapolated:
     errors: Array
     rounding: Array
     latest: Array
+    newest: Array
     noise: Array
     corner: Array
 
@@ -65,6 +67,7 @@ class Extrapolated:
             errors=np.full(like.shape, np.inf),
             rounding=np.full(like.shape, np.inf),
             latest=np.full(like.shape[:2], np.inf),
+            newest=np.full(like.shape, np.nan),
             noise=np.zeros(like.shape),
             corner=np.full(like.shape, np.nan),
         )
@@ -175,11 +178,14 @@ def _choose(
     """Take what is better than the best so far; return the noise that the row tells, (K, R, O)."""
     told = np.full_like(best.errors, np.inf)
     best.latest = np.full_like(best.latest, np.inf)
+    smallest = np.full_like(best.errors, np.inf)
     for entry, error in zip(row, errors, strict=True):
         told = np.fmin(told, error / entry.gains[..., None])
         floor = np.maximum(entry.rounding[..., None], noise * entry.gains[..., None])
         total = np.maximum(error, floor)
         best.latest = np.fmin(best.latest, np.linalg.norm(total, axis=-1))
+        best.newest = np.where(total < smallest, entry.slopes, best.newest)
+        smallest = np.fmin(smallest, total)
         # One arm alone has nothing to be compared with: better than none.
         lone = np.isnan(best.slopes) & np.isfinite(entry.slopes)
         better = lone | (total < best.errors)

@@ -121,6 +121,8 @@ class _Search:
         many = self.history.counts[going] > 2
         limit = np.where(many[..., None], wanted, rounding)
         fine = (found.errors <= limit) & np.isfinite(found.errors)
+        # So may three, unless what the last arm says is the same.
+        fine &= ~many[..., None] | (np.abs(found.newest - found.slopes) <= wanted)
         return np.asarray(np.all(fine, axis=-1))
 
     def _count(self, going: Array, found: Extrapolated) -> None:
