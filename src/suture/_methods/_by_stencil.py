@@ -22,6 +22,7 @@ from suture._methods._displace import (
     combine,
     displace,
     joined,
+    norms_of,
     own_columns,
 )
 from suture._methods._shift import check_room, check_shifted
@@ -47,7 +48,8 @@ def by_column(
         elif room is None:
             points, taken = displace(primal, rule, block, *units)
             values = yield points
-            errors.append(_embedded_error(rule, values, primal.value, taken))
+            share = own_columns(primal, block, *units) / taken
+            errors.append(_embedded_error(rule, values, primal.value, share))
             slopes = combine(rule, values, primal.value)
             slopes /= taken[:, :, None]
         else:
@@ -59,7 +61,7 @@ def by_column(
             assert primal.value is not None  # near bounds every formula has f(x) as a node
             slopes = slope_of(values, primal.value, displaced, displaced != 0)
             errors.append(None)
-        norms.append(np.sqrt(np.einsum("kro,kro->k", slopes, slopes)))
+        norms.append(norms_of(slopes, own_columns(primal, block, *units)))
         kept.append(keep(slopes))
     known = [error for error in errors if error is not None]
     return Linearization(

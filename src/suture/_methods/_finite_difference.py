@@ -23,6 +23,7 @@ from suture._methods._base import (
 )
 from suture._methods._by_stencil import by_column, by_direction
 from suture._methods._calibrate import calibrate, noise_only, replay
+from suture._methods._checks import check_directions
 from suture._methods._displace import directions_per_block
 from suture._methods._measure import Noise
 from suture._methods._steady import Steady, scaled_as
@@ -262,12 +263,7 @@ def _check_types(stencil: object, directions: object) -> None:
             "A stencil is a table of numbers, not a name.",
             "Use one of `suture.stencils`, for example `FiniteDifference(stencils.CENTRAL)`.",
         )
-    if not isinstance(directions, AbstractDirections):
-        raise MethodError(
-            f"`FiniteDifference(directions={shown(directions)})` is not understood.",
-            "Directions are an object that samples seeds and knows the way back.",
-            "Use one of `suture.directions`, for example `directions.Orthogonal(4)`.",
-        )
+    check_directions("FiniteDifference", directions)
 
 
 def _check_absolute(step: float | None, directions: AbstractDirections) -> None:
