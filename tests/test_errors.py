@@ -34,6 +34,7 @@ from suture.errors import (
 
 COMPLEX_STEP = FiniteDifference(stencils.COMPLEX_STEP)
 BACKWARD = FiniteDifference(stencils.BACKWARD, step=0.5)
+FORWARD = FiniteDifference(stencils.FORWARD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -990,7 +991,7 @@ def step_that_is_lost_in_rounding():
     "Give a smaller `scale=` to `differentiable`, or use `stencils.BACKWARD`.",
 )
 def step_that_leads_out_of_the_range():
-    f = differentiable(lambda x: torch.exp(-x / 1e5), dtype=None)
+    f = differentiable(lambda x: torch.exp(-x / 1e5), dtype=None, method=FORWARD)
     f(wants(65504.0, 1.0, dtype=torch.float16)).sum().backward()
 
 
@@ -1150,7 +1151,7 @@ def function_that_takes_one_batch_size():
             raise ValueError("expected 2 rows")
         return x**2
 
-    differentiable(simulate, batch_dims=0)(wants(1.0, 2.0)).sum().backward()
+    differentiable(simulate, batch_dims=0, method=FORWARD)(wants(1.0, 2.0)).sum().backward()
 
 
 @says(
@@ -1353,7 +1354,7 @@ def strings_that_differ_in_a_vmap():
     "Make `wrap` pad or convert its result. The point is saved in `exc.point`.",
 )
 def another_nesting_beside_the_point():
-    f = differentiable(lambda x: (x,) if x[0] == 1 else [x], name="wrap")
+    f = differentiable(lambda x: (x,) if x[0] == 1 else [x], name="wrap", method=FORWARD)
     f(wants(1.0))[0].sum().backward()
 
 
@@ -1365,7 +1366,7 @@ def another_nesting_beside_the_point():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def a_number_only_at_some_points():
-    f = differentiable(lambda x: (x, None if x[0] == 1 else x), name="f")
+    f = differentiable(lambda x: (x, None if x[0] == 1 else x), name="f", method=FORWARD)
     f(wants(1.0))[0].sum().backward()
 
 
@@ -1377,7 +1378,7 @@ def a_number_only_at_some_points():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def a_string_only_at_some_points():
-    f = differentiable(lambda x: (x, x if x[0] == 1 else "diverged"), name="f")
+    f = differentiable(lambda x: (x, x if x[0] == 1 else "diverged"), name="f", method=FORWARD)
     f(wants(1.0))[0].sum().backward()
 
 
@@ -1389,7 +1390,7 @@ def a_string_only_at_some_points():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def an_integer_only_at_some_points():
-    f = differentiable(lambda x: (x, 1 if x[0] == 1 else 0.5), name="f")
+    f = differentiable(lambda x: (x, 1 if x[0] == 1 else 0.5), name="f", method=FORWARD)
     f(wants(1.0))[0].sum().backward()
 
 
@@ -1401,7 +1402,7 @@ def an_integer_only_at_some_points():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def a_complex_number_only_at_some_points():
-    f = differentiable(lambda x: x if x[0] == 1 else x * (1 + 1j), name="f")
+    f = differentiable(lambda x: x if x[0] == 1 else x * (1 + 1j), name="f", method=FORWARD)
     f(wants(1.0)).sum().backward()
 
 
@@ -1412,7 +1413,7 @@ def a_complex_number_only_at_some_points():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def another_precision_beside_the_point():
-    f = differentiable(lambda x: x if x[0] == 1 else x.float(), name="f")
+    f = differentiable(lambda x: x if x[0] == 1 else x.float(), name="f", method=FORWARD)
     f(wants(1.0)).sum().backward()
 
 
@@ -1444,7 +1445,9 @@ def stack_without_its_axis():
     "Keep the leading axis in `average`, or leave out `vectorized=True`.",
 )
 def stack_of_several_points_without_its_axis():
-    f = differentiable(lambda x: x.mean(0, keepdim=True), vectorized=True, name="average")
+    f = differentiable(
+        lambda x: x.mean(0, keepdim=True), vectorized=True, name="average", method=FORWARD
+    )
     f(wants(1.0, 2.0)).sum().backward()
 
 
@@ -1465,7 +1468,7 @@ def batch_without_its_axis():
     "Let `first_three` return one row of output for each row of input, or leave out `batch_dims`.",
 )
 def batch_of_a_fixed_size():
-    f = differentiable(lambda x: x[:3] ** 2, batch_dims=0, name="first_three")
+    f = differentiable(lambda x: x[:3] ** 2, batch_dims=0, name="first_three", method=FORWARD)
     f(wants(1.0, 2.0, 3.0)).sum().backward()
 
 
@@ -1478,7 +1481,7 @@ def batch_of_a_fixed_size():
     "train mode, a mean over the batch); or state its noise: `FiniteDifference(noise=…)`.",
 )
 def batch_whose_rows_see_each_other():
-    f = differentiable(lambda x: x - x.mean(0), batch_dims=0, name="center")
+    f = differentiable(lambda x: x - x.mean(0), batch_dims=0, name="center", method=FORWARD)
     f(wants(1.0, 2.0, 4.0)).sum().backward()
 
 
