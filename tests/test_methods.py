@@ -534,11 +534,15 @@ def test_length_of_a_tangent_is_no_matter(length):
 def test_zero_tangents_cost_nothing():
     affine = Affine(1, 3, 0, 2)
     rows = np.zeros((4, 1, 3))
-    pushed, rounds = push(FiniteDifference(FORWARD), affine.primal(), affine, rows, np.zeros((4, 0)))
+    pushed, rounds = push(
+        FiniteDifference(FORWARD), affine.primal(), affine, rows, np.zeros((4, 0))
+    )
     assert rounds == []
     assert pushed.tolist() == np.zeros((4, 1, 2)).tolist()
     rows[2] = 1.0
-    pushed, (points,) = push(FiniteDifference(FORWARD), affine.primal(), affine, rows, np.zeros((4, 0)))
+    pushed, (points,) = push(
+        FiniteDifference(FORWARD), affine.primal(), affine, rows, np.zeros((4, 0))
+    )
     assert len(points) == 1
     np.testing.assert_allclose(pushed, affine.pushed(rows, np.zeros((4, 0))), rtol=1e-6)
 
