@@ -124,7 +124,7 @@ def _candidates(case: Case) -> Iterator[_Candidate]:
         yield _Candidate(
             FiniteDifference(stencil),
             f"suture.FiniteDifference(suture.stencils.{word})",
-            reason="the other side of x fails",
+            reason="one-sided, because the other side of x fails",
         )
         return
     if case.noise <= _QUIET:
@@ -134,7 +134,8 @@ def _candidates(case: Case) -> Iterator[_Candidate]:
     yield _Candidate(
         FiniteDifference(CENTRAL, noise=told),
         f"suture.FiniteDifference(suture.stencils.CENTRAL{suffix})",
-        reason="central differences for a noisy function" if told else "one side is not enough",
+        reason="two-sided, because the function is noisy" if told else "two-sided, because one side is "
+            "not enough",
     )
     yield from _stepped(case)
 
@@ -145,7 +146,7 @@ def _stepped(case: Case) -> Iterator[_Candidate]:
     best = np.array([curve.chosen / scale[curve.column] for curve in case.curves])
     step = float(f"{np.exp(np.mean(np.log(best))):.0e}")
     text = f"suture.FiniteDifference(suture.stencils.CENTRAL, step={step:.0e})"
-    yield _Candidate(FiniteDifference(CENTRAL, step=step), text, reason="the step is the sweep's")
+    yield _Candidate(FiniteDifference(CENTRAL, step=step), text, reason="with the step that the sweep found")
     if len(case.curves) < case.place.n or case.f._caller.scale is not None or case.place.kwargs:
         return
     ideal = scale.copy()
@@ -153,7 +154,7 @@ def _stepped(case: Case) -> Iterator[_Candidate]:
         ideal[curve.column] = float(f"{scale[curve.column] * ratio / step:.0e}")
     tree, typed = _scale_of(case.place, ideal)
     yield _Candidate(
-        FiniteDifference(CENTRAL, step=step), text, tree, typed, "inputs vary over unlike lengths"
+        FiniteDifference(CENTRAL, step=step), text, tree, typed, "with a scale, because the function varies over unlike lengths"
     )
 
 
@@ -190,7 +191,7 @@ def _smoothing(case: Case) -> _Candidate:
         FiniteDifference(CENTRAL, Gaussian(count), step=radius),
         f"suture.FiniteDifference(suture.stencils.CENTRAL, suture.directions.Gaussian({count}), "
         f"step={radius:g})",
-        reason=f"pieces are flat: this is the gradient of f smoothed over {radius:g} of the scale",
+        reason=f"smoothed over {radius:g} of the inputs' scale, because the function is flat",
     )
 
 
@@ -217,7 +218,7 @@ def _advice(case: Case, candidate: _Candidate, error: float) -> Advice:
     if case.place.box.dtype != torch.float64:
         parts.append(f"dtype={case.place.box.dtype}")
     if case.change:
-        reasons.append("float64 tensors make it fail")
+        reasons.append(f"with {case.change}, because float64 tensors make it fail")
     if case.rows is not None and case.rows.batch_dims is not None:
         parts.append(f"batch_dims={case.rows.batch_dims}")
     elif case.can_stack:
@@ -226,4 +227,16 @@ def _advice(case: Case, candidate: _Candidate, error: float) -> Advice:
         parts.append(f"scale={candidate.scale_text}")
     elif f._caller.scale is not None:
         parts.append("scale=…")
-    return Advice(f"suture.differentiable({', '.join(parts)})", error, tuple(reasons))
+    code = f"suture.differentiable({', '.join(parts)})"
+    return Advice(code, error, _cost(case, candidate.method), tuple(reasons))
+
+
+def _cost(case: Case, method: AbstractMethod) -> str:
+    """Return what a gradient costs: `2n = 6 evaluations`."""
+    n = case.rows.columns if case.rows is not None and case.rows.columns else case.place.n
+    factor = method.cost.removesuffix("n")
+    if factor == method.cost:  # a number, whatever n is
+        return f"{method.cost} evaluations"
+    if not (factor == "" or factor.isdigit()):
+        return f"{method.cost} evaluations, n = {n}"
+    return f"{method.cost} = {int(factor or 1) * n} evaluations"

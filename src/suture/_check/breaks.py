@@ -51,8 +51,14 @@ def breaks_at(place: Place, swept: Sweep, noise: Array, used: Array) -> list[Bre
         with np.errstate(invalid="ignore", divide="ignore"):
             ahead = (swept.values[c, :, 0] - y) / swept.taken[c, :, 0, None]
             behind = (y - swept.values[c, :, 1]) / swept.taken[c, :, 1, None]
-            gap = np.where(used, np.abs(ahead - behind), 0.0)
+            gap = np.abs(ahead - behind)
+        one_sided = not np.isfinite(gap).any()
+        if one_sided:
+            gap = np.abs(ahead if np.isfinite(ahead).any() else behind)
+        gap = np.where(used, gap, 0.0)
         exponents, first = _exponents(swept.steps[c], gap, noise)
+        if one_sided:  # a slope that stays is no kink there
+            exponents = np.where(exponents < _TANGENT, exponents, np.inf)
         with np.errstate(invalid="ignore"):
             slope = np.fmax(np.abs(ahead), np.abs(behind))[first, np.arange(len(y))]
             size = gap[first, np.arange(len(y))]
@@ -93,6 +99,12 @@ def _exponents(steps: Array, gap: Array, noise: Array) -> tuple[Array, Array]:
         )
     exponents = np.median(local, axis=0)
     exponents = np.where(local.max(axis=0) < 1.0, exponents, np.inf)
+    # What is at x itself would show at shorter steps too, unless noise hides it there.
+    shorter = np.maximum(first - 1, 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        ratio = steps[shorter] / steps[first]
+        hidden = gap[first, each] * steps[first] * ratio ** (1 + exponents) <= 2 * _SHOWS * noise
+    exponents = np.where((first == 0) | hidden, exponents, np.inf)
     return np.where(whole.any(axis=0), exponents, np.inf), first
 
 

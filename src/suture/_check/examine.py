@@ -35,10 +35,18 @@ up to 5 for the methods that are tried; and about 80 for repeats, lines and rows
 # Spacings of the noise tables, in multiples of the inputs' sizes: float64 shows its noise at the
 # first, float32 at the second, printed digits at the third.
 _SPACINGS = (1e-9, 1e-5, 1e-2)
-_LINE, _REACH = 17, 0.3
+# Beside x, in multiples of the spacing: what is at x itself, a kink or a jump, is no noise.
+_BESIDE = 20.0 + np.arange(POINTS)
+
+_LINE = np.linspace(-0.3, 0.3, 17)
+_FAR = (1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0, 3.0)
 
 # Below this part of an input's size a displacement is near, above it far.
 _NEAR = 1e-4
+
+# Random numbers stay within this many standard deviations of each other, though the deviation is
+# estimated from ten of them.
+_DRIFT = 15.0
 
 # A change that is this many standard deviations is no noise: of 10^5 normal numbers none is.
 _CHANGED = 6.0
@@ -78,6 +86,7 @@ class _Basics:
         noise: (K,) standard deviations.
         used: (K,) outputs that differences are of use for.
         moved: (C, K) which output an input changes.
+        line: (17, K) values on a line through x, and a few farther ones.
         deterministic: whether repeats were equal.
         relative: the noise relative to the largest output.
     """
@@ -87,6 +96,7 @@ class _Basics:
     noise: Array
     used: Array
     moved: Array
+    line: Array
     deterministic: bool
     relative: float
 
@@ -95,25 +105,20 @@ def _measured(place: Place, columns: Array) -> _Basics:
     chosen = place.chosen
     y = place.y[chosen]
     repeats = place.at(np.repeat(place.x[None], 3, 0))
-    tables = [_line(place, y, POINTS, spacing * (POINTS // 2)) for spacing in _SPACINGS]
-    line = _line(place, y, _LINE, _REACH)
-    beside = np.full_like(line, np.nan)
-    few = np.array([0, 5, 11, 16])
-    beside[few] = place.at(_points(place, _LINE, _REACH, 1e-9)[few])
+    tables = [place.at(_points(place, spacing * _BESIDE)) for spacing in _SPACINGS]
+    line, beside = _lines(place, y)
     swept = sweep(place, columns)
     noise = np.nanstd(np.concatenate([repeats, tables[0]]), axis=0) * np.any(repeats != y, axis=0)
     with np.errstate(invalid="ignore"):
         moved = np.nan_to_num(np.abs(swept.values - y)).max(axis=(1, 2)) > _CHANGED * noise
-    near = swept.steps <= _NEAR * place.unit[columns, None]
-    depends = np.where(moved[:, None, None, :], swept.values, np.nan)
     evidence = Evidence(
         y=y,
         repeats=repeats,
         tables=(tables[0], tables[1], tables[2]),
         line=line,
         beside=beside,
-        near=depends[near].reshape(-1, len(y)),
-        far=depends[~near].reshape(-1, len(y)),
+        ties=_ties(place, swept, moved),
+        swept=swept.values.reshape(-1, len(y)),
         size=_sizes(place),
     )
     precision = classify(evidence)
@@ -123,7 +128,7 @@ def _measured(place: Place, columns: Array) -> _Basics:
     noise = np.maximum(noise, 2.0**-53 * np.abs(y))
     largest = np.linalg.norm(place.y[chosen][used])
     relative = float(np.linalg.norm(noise[used]) / largest) if largest > 0 else 0.0
-    return _Basics(swept, precision, noise, used, moved, not np.any(repeats != y), relative)
+    return _Basics(swept, precision, noise, used, moved, line, not np.any(repeats != y), relative)
 
 
 def _sizes(place: Place) -> Array:
@@ -135,20 +140,56 @@ def _sizes(place: Place) -> Array:
     return sizes[place.chosen]
 
 
-def _points(place: Place, count: int, reach: float, shift: float = 0.0) -> Array:
+def _points(place: Place, t: Array) -> Array:
+    """Return points on a line through x, at the multiples t of the inputs' sizes."""
     signs = place.generator().choice([-1.0, 1.0], place.n)
-    t = np.linspace(-reach, reach, count) + shift
     return place.inside(place.x + np.multiply.outer(t, place.unit * signs))
 
 
-def _line(place: Place, y: Array, count: int, reach: float) -> Array:
-    """Return values on a line through x, with f(x) in the middle."""
-    points = _points(place, count, reach)
-    values = np.empty((count, len(y)))
-    others = np.arange(count) != count // 2
-    values[others] = place.at(points[others])
-    values[count // 2] = y
-    return values
+def _lines(place: Place, y: Array) -> tuple[Array, Array]:
+    """Return values on a line through x, and values beside some of them, NaN beside the others.
+
+    Where an output does not change on the line, points farther away are added.
+    """
+    values = np.repeat(y[None], len(_LINE), 0)
+    moved = _LINE != 0
+    values[moved] = place.at(_points(place, _LINE[moved]))
+    few = [0, 5, 11, 16]
+    beside = np.full_like(values, np.nan)
+    beside[few] = place.at(_points(place, _LINE[few] + _SPACINGS[0]))
+    if np.all(np.any(values != y, axis=0)):
+        return values, beside
+    normal = place.generator().standard_normal((len(_FAR), place.n))
+    far = place.x + np.array(_FAR)[:, None] * place.scale * normal
+    signs = place.generator().choice([-1.0, 1.0], place.n)
+    shifted = far + _SPACINGS[0] * place.unit * signs
+    return (
+        np.concatenate([values, place.at(place.inside(far))]),
+        np.concatenate([beside, place.at(place.inside(shifted))]),
+    )
+
+
+def _ties(place: Place, swept: Sweep, moved: Array) -> Array:
+    """Return the share of equal neighbors among the short steps of a sweep, (K,)."""
+    near = swept.steps[:, 1:] <= _NEAR * place.unit[swept.columns, None]
+    known = np.isfinite(swept.values[:, 1:]) & np.isfinite(swept.values[:, :-1])
+    known &= near[:, :, None, None] & moved[:, None, None, :]
+    equal = known & (swept.values[:, 1:] == swept.values[:, :-1])
+    count = known.sum(axis=(0, 1, 2))
+    ties: Array = np.where(count > 0, equal.sum(axis=(0, 1, 2)) / np.maximum(count, 1), 1.0)
+    return ties
+
+
+def _together(place: Place, basics: _Basics) -> float:
+    """Return how f grows along a line, if single inputs change nothing; NaN otherwise."""
+    if basics.moved.any() or not basics.deterministic:
+        return float("nan")
+    y = place.y[place.chosen]
+    near, far = np.abs(basics.line[[9, 12]] - y)
+    o = int(far.argmax())
+    if not near[o] > 0:
+        return float("nan")
+    return float(np.log(far[o] / near[o]) / np.log(_LINE[12] / _LINE[9]))
 
 
 def _examined(f: Differentiable, place: Place, change: str, budget: int | None) -> Report:
@@ -159,6 +200,8 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
     at = breaks_at(place, swept, noise, used)
     most = max(2, 2 * len(columns) // (2 * HALVINGS))
     near, left = breaks_near(place, swept, noise, used, most)
+    sides = _sides(swept)
+    place.toward = -1.0 if sides == (1,) else 1.0
     seen = along(place, curves, columns, used, float(np.linalg.norm(noise[used])))
     largest = float(noise.max(initial=0.0))
     rows = look_at_rows(place, f._caller.batch_dims, largest)
@@ -166,7 +209,6 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
     broken = {entry.input for entry in at}
     wrong, complaint = _rule(f, place, curves, columns, seen, used, broken, basics.moved)
     error, failed = _method(f, place, curves, used, change)
-    sides = _sides(swept)
     case = Case(
         f=f,
         place=place,
@@ -199,6 +241,7 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
         wrong=tuple(wrong),
         advice=None if not sides or not used.any() and not case.is_flat else advise(case),
         remembers=_remembers(place, basics),
+        together=_together(place, basics),
     )
     if len(columns) == place.n and len(place.chosen) == place.m:
         pattern = basics.moved.T
@@ -254,9 +297,10 @@ def _sides(swept: Sweep) -> tuple[int, ...]:
 
 
 def _remembers(place: Place, basics: _Basics) -> bool:
-    """Whether a function whose repeats were equal says something else after the experiments."""
+    """Whether f(x) has moved during the experiments by more than repeats differ at once."""
     again = place.at(np.repeat(place.x[None], 2, 0))
-    return bool(basics.deterministic and np.any(again != place.y[place.chosen]))
+    allowed = _DRIFT * basics.noise * (not basics.deterministic)
+    return bool(np.any(np.abs(again - place.y[place.chosen]) > allowed))
 
 
 def _method(

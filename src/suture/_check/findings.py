@@ -52,11 +52,14 @@ class Rows:
         independent: None where that cannot be told.
         batch_dims: what may be claimed, as it is typed; None if nothing may.
         reason: what couples them.
+        columns: inputs of a row and shared ones, which a gradient then displaces; 0 without
+            `batch_dims`.
     """
 
     independent: bool | None
     batch_dims: str | None
     reason: str
+    columns: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +152,11 @@ class Advice:
     Attributes:
         code: the call of `differentiable`.
         error: the largest relative error of a slope that it has at x, NaN if unknown.
+        cost: what a gradient costs.
         reasons: why it is not the shortest call.
     """
 
     code: str
     error: float
+    cost: str
     reasons: tuple[str, ...] = ()

@@ -46,6 +46,7 @@ class Place:
         chosen: which outputs the experiments keep, all of them up to `OUTPUTS`.
         failures: what failed, with the place.
         seconds: of each evaluation.
+        toward: 1, or -1 where points above x fail: the sign of one-sided displacements.
         change: the largest change of any output in the last evaluations of `at`.
     """
 
@@ -59,6 +60,7 @@ class Place:
         self.counter = Counter()
         self.failures: list[Failure] = []
         self.change = 0.0
+        self.toward = 1.0
         self.box = dataclasses.replace(box, fn=_timed(box.fn, self.seconds))
         # Without a batch, every number is a column of its own.
         self.caller = copy.copy(f._caller)
@@ -154,6 +156,7 @@ class Place:
     def at(self, points: Array) -> Array:
         """Return the chosen outputs (P, len(chosen)) at points (P, n); sets `change`."""
         self.change = 0.0
+        self.toward = 1.0
         size = len(points) if self.m <= OUTPUTS else 1
         values = np.full((len(points), len(self.chosen)), np.nan)
         for start in range(0, len(points), size or 1):

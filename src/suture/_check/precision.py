@@ -37,6 +37,10 @@ _SPARE = 1
 # values with at most 12 digits none is there by chance.
 _MOST_DIGITS = 12
 
+# Seven digits are 10^7 numbers a decade, float32 has 2^23·log2(10) = 2.8e7 there: three of four
+# do not survive.
+_MOST_DIGITS_SINGLE = 7
+
 # Values of an output that are read as text and bits.
 _READ = 60
 
@@ -44,8 +48,8 @@ _READ = 60
 # than two points: a difference sees either nothing or one jump.
 _FEW = 8
 
-# Share of equal neighbors below 1e-4 of an input's size that makes a function flat between jumps.
-# A jump inside that range is possible; two decades of the four without a tie are a slope.
+# Share of equal neighbors below 1e-4 of an input's size that makes a function flat between jumps:
+# one of 14 neighbors may have a jump between them.
 _FLAT = 0.9
 
 # Noise relative to the largest output. Rounding of a long float64 calculation stays below 1e-12:
@@ -85,11 +89,11 @@ class Evidence:
         repeats: (R, K) f(x) again.
         tables: three of shape (7, K): equally spaced points, 1e-9, 1e-5 and 1e-2 apart in
             multiples of the inputs' sizes.
-        line: (17, K) equally spaced over ±0.3 of the inputs' sizes.
-        beside: (17, K) 1e-9 beside them.
-        near: (N, K) with one input displaced by at most 1e-4 of its size; NaN where the output
-            does not depend on that input.
-        far: (N, K) other values.
+        line: (L, K) equally spaced over ±0.3 of the inputs' sizes, and a few farther ones.
+        beside: (L, K) 1e-9 beside them, NaN where that was not evaluated.
+        ties: (K,) share of equal values among neighboring steps of one input, below 1e-4 of its
+            size; of inputs that the output depends on, 1 where there is none.
+        swept: (N, K) values with one input displaced.
         size: (K,) the magnitude that noise is compared with: of the largest output of its leaf.
     """
 
@@ -98,8 +102,8 @@ class Evidence:
     tables: tuple[Array, Array, Array]
     line: Array
     beside: Array
-    near: Array
-    far: Array
+    ties: Array
+    swept: Array
     size: Array
 
 
@@ -124,7 +128,7 @@ def _noise(evidence: Evidence) -> Array:
 def _classify(evidence: Evidence, o: int, noise: float) -> Precision:
     y = evidence.y[o]
     values = np.concatenate(
-        [part[:, o] for part in (evidence.line, evidence.near, evidence.far, *evidence.tables)]
+        [part[:, o] for part in (evidence.line, evidence.swept, *evidence.tables)]
     )
     values = values[np.isfinite(values)]
     if not np.isfinite(y) or not len(values):
@@ -141,9 +145,7 @@ def _classify(evidence: Evidence, o: int, noise: float) -> Precision:
 
 def _of_values(evidence: Evidence, o: int, values: Array, noise: float) -> Precision:
     y = evidence.y[o]
-    near = evidence.near[:, o]
-    near = near[np.isfinite(near)]
-    ties = float(np.mean(near == y)) if len(near) else 0.0
+    ties = float(evidence.ties[o])
     flat = ties >= _FLAT and _is_flat_elsewhere(evidence, o)
     line = evidence.line[:, o]
     jump = float(np.median(np.diff(values)))
@@ -170,7 +172,7 @@ def _is_flat_elsewhere(evidence: Evidence, o: int) -> bool:
     line, beside = evidence.line[:, o], evidence.beside[:, o]
     other = np.isfinite(line) & np.isfinite(beside) & (line != evidence.y[o])
     if not other.any():
-        return True
+        return False
     return bool(np.mean(line[other] == beside[other]) >= 0.5)
 
 
@@ -184,7 +186,10 @@ def _unit_noise(precision: Precision, y: float) -> float:
 
 def _lattice(values: Array) -> Precision | None:
     """Return printed digits or rounded decimals, if all values have few of them."""
-    texts = [f"{abs(v):.{_MOST_DIGITS - 1}e}" for v in values]
+    # A float32 survives nine digits, so that fewer must be asked of those.
+    single = bool(np.all(np.float32(values) == values))
+    most = _MOST_DIGITS_SINGLE if single else _MOST_DIGITS
+    texts = [f"{abs(v):.{most - 1}e}" for v in values]
     if len(values) < _FEW or any(
         not _reads_as(text, v) for text, v in zip(texts, values, strict=True)
     ):

@@ -50,6 +50,8 @@ class Report:
         seconds: the median of an evaluation.
         deterministic: whether f(x) is the same number every time.
         remembers: whether f(x) was another number after the experiments than before.
+        together: how f grows along a line if it changes only where several inputs are displaced,
+            as the exponent of the displacement; NaN otherwise.
         noise: standard deviation of the noise, relative to the largest output.
         precision: of each leaf of the result.
         breaks: jumps and kinks at x and near it.
@@ -78,6 +80,7 @@ class Report:
     seconds: float = float("nan")
     deterministic: bool = True
     remembers: bool = False
+    together: float = float("nan")
     noise: float = 0.0
     precision: tuple[OutputPrecision, ...] = ()
     breaks: tuple[Break, ...] = ()
@@ -135,6 +138,8 @@ class Report:
 
     def title(self) -> str:
         """Return what was checked."""
+        if not self.evaluations:
+            return f"{self.name}: could not be evaluated"
         return (
             f"{self.name}: {_count(self.n, 'input')}, {_count(self.m, 'output')}, "
             f"{_count(self.evaluations, 'evaluation')} of {_time(self.seconds)}"
@@ -143,21 +148,22 @@ class Report:
     def verdict(self) -> str:
         """Return one line."""
         if self.advice is None:
-            return "There is nothing to recommend before that is mended."
+            return "Nothing to recommend" + ("" if self.ok else " before that is mended")
         return "Write" if self.ok else "When that is mended, write"
 
     def advice_lines(self) -> list[str]:
         """Return how good the recommended call is, and why it is this one."""
         if self.advice is None:
             return []
-        lines = [f"because {reason}" for reason in self.advice.reasons]
+        lines = [f"a gradient costs {self.advice.cost}"]
         if np.isfinite(self.advice.error):
-            lines.insert(0, f"tried at x: the largest relative error of a slope is "
-                         f"{self.advice.error:.0e}")
-        return ["; ".join(lines)] if lines else []
+            lines[0] += f"; at x its slopes are right to {self.advice.error:.0e}"
+        return [*lines, *self.advice.reasons]
 
     def findings(self) -> list[tuple[str, str]]:
         """Return labels and sentences."""
+        if not self.evaluations:
+            return []
         lines = [("repeatable", self._repeatable())]
         lines += [
             ("precision" if i == 0 else "", self._precise(entry))
@@ -226,10 +232,12 @@ class Report:
         parts = []
         if self.swept < self.n:
             parts.append(f"{self.swept} of {self.n} inputs were looked at")
+        beyond = "" if self.deterministic else ", beyond the noise"
         if self.unused:
             names = ", ".join(self.unused[:_NAMED])
             more = len(self.unused) - _NAMED
-            parts.append(f"no output depends on {names}{f' and {more} more' if more > 0 else ''}")
+            rest = f" and {more} more" if more > 0 else ""
+            parts.append(f"no output depends on {names}{rest}{beyond}")
         else:
             parts.append("every input is used" if self.swept == self.n else "each of them is used")
         if self.pattern is not None and self.colors is not None:

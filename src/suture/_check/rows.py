@@ -100,8 +100,10 @@ def _dims(place: Place, count: int, noise: float) -> tuple[list[int | None], str
         for k, rows in enumerate((half, ~half)):
             sizes = generator.uniform(0.5, 1.0, segment.stop - segment.start)
             move[k, segment.start : segment.stop] = sizes * np.repeat(rows, width)
-        points = place.inside(place.x + _MOVE * place.unit * move)
+        points = place.inside(place.x + place.toward * _MOVE * place.unit * move)
         change = np.abs(place.whole(points) - place.y)
+        if not np.isfinite(change).all():
+            return [None] * len(place.wanted), "cannot be told, because points near x fail"
         others, own = _row_changes(place, change, count, half)
         dims.append(0 if others <= allowed < own else None)
         if others > allowed:
@@ -116,9 +118,8 @@ def _row_changes(place: Place, change: Array, count: int, half: Array) -> tuple[
         for output in place.frame.form.outputs:
             if output.has_derivative:
                 block = change[k, output.start : output.stop].reshape(count, -1)
-                # A failed point says nothing; NaN would compare as unmoved.
-                others = max(others, float(np.nan_to_num(block[~rows], nan=np.inf).max(initial=0)))
-                own = max(own, float(np.nan_to_num(block[rows]).max(initial=0)))
+                others = max(others, float(block[~rows].max(initial=0)))
+                own = max(own, float(block[rows].max(initial=0)))
     return others, own
 
 
@@ -156,7 +157,7 @@ def _verdict(place: Place, batch_dims: Any, noise: float, told: str) -> Rows:
         same = np.abs(np.array(own) - np.array(before)).max(initial=0.0) <= allowed
     if not same:
         return Rows(False, None, told or "a row differs in the company of other rows")
-    return Rows(True, repr(batch_dims), told)
+    return Rows(True, repr(batch_dims), told, inputs.layout.row_width + inputs.layout.shared_width)
 
 
 def _of(frame: Any) -> list[_results.Output]:
@@ -172,7 +173,7 @@ def _trial_points(place: Place, inputs: Inputs) -> tuple[tuple[Array, Array], Ar
     signs = place.generator().uniform(0.5, 1.0, rows.shape)
     every_second = (np.arange(len(rows)) % 2 == 0)[:, None]
     flat_unit = _converted(place.inputs.layout, inputs.layout, place.unit[None])[0][0]
-    moves = _MOVE * flat_unit * signs
+    moves = place.toward * _MOVE * flat_unit * signs
     batches = np.stack([rows, rows + moves * every_second, rows + moves])
     shared = np.repeat(inputs.shared, _POINTS, 0)
     arrays = inputs.layout.scatter(batches, shared)
@@ -188,7 +189,7 @@ def _converted(old: Layout, new: Layout, flat: Array) -> tuple[Array, Array]:
 def can_stack(place: Place, noise: float) -> bool:
     """Whether three points stacked on a new leading axis give what three calls give."""
     generator = place.generator()
-    moves = _MOVE * place.unit * generator.uniform(0.5, 1.0, (_POINTS, place.n))
+    moves = place.toward * _MOVE * place.unit * generator.uniform(0.5, 1.0, (_POINTS, place.n))
     moves[0] = 0
     points = place.inside(place.x + moves)
     try:

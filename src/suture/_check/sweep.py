@@ -84,9 +84,12 @@ def curve(place: Place, swept: Sweep, c: int, noise: Array, used: Array) -> Curv
     at = np.flatnonzero(known)
     h, d = steps[at], slopes[at]
     floors = float(np.linalg.norm(noise[used])) / np.sqrt(2) / h
+    lengths = np.linalg.norm(d, axis=1)
     neighbors = np.linalg.norm(np.diff(d, axis=0), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unrest = (neighbors + floors[:-1]) / np.maximum(lengths[1:], lengths[:-1])
     # The calmest place: where the slope of the next step is the same, but for the noise.
-    calm = int(np.argmin(neighbors + floors[:-1]))
+    calm = int(np.argmin(np.nan_to_num(unrest, nan=np.inf)))
     ratio = (h[calm + 1] / h[calm]) ** order
     best = (ratio * d[calm] - d[calm + 1]) / (ratio - 1)
     size = float(np.linalg.norm(best))

@@ -19,6 +19,9 @@ _WRONG = 0.1
 # formulas agree about that: f is not linear to first order. Smooth functions stay below 1e-3.
 _ADDS_UP = 1e-2
 
+# Between f growing as the displacement, which single inputs would have to show, and as its square.
+_SMOOTH = 1.5
+
 _NAMED = 3
 
 
@@ -50,7 +53,7 @@ def problems(
     name = report.name
     found = []
     if report.remembers:
-        found.append(f"`{name}` remembers earlier calls: differences of such values are no slopes")
+        return (f"`{name}` remembers earlier calls: differences of such values are no slopes",)
     found += [_rule(entry) for entry in report.wrong[:_NAMED]]
     if len(report.wrong) > _NAMED:
         found.append(f"your `vjp` is wrong for {len(report.wrong) - _NAMED} more inputs")
@@ -66,6 +69,14 @@ def problems(
         found.append(
             f"`{name}` is not differentiable here: along random directions the slope differs by "
             f"{report.additivity:.0%} from the sum over single inputs"
+        )
+    if report.together < _SMOOTH:
+        found.append(
+            f"`{name}` is not differentiable here: single inputs change nothing, several together do"
+        )
+    if not report.deterministic and not report.curves and not case.is_flat:
+        found.append(
+            "the noise drowns every slope: average the function over several calls, or smooth it"
         )
     if not case.sides:
         found.append(f"`{name}` fails on both sides of x: move x inside, with `torch.clamp`")
@@ -141,9 +152,7 @@ def notes(report: Report, place: Place, case: Case, left: int) -> tuple[str, ...
             f"`{report.name}` is piecewise constant: its derivative is zero almost everywhere, and "
             "every short difference too; train a smoothed version of it"
         )
-    if not report.unused and not report.curves and not case.is_flat:
-        found.append("no slope could be told from noise")
-    if len(report.unused) == place.n:
+    if len(report.unused) == place.n and not np.isfinite(report.together) and not case.is_flat:
         found.append("no output depends on any input: every gradient is zero")
     if left:
         found.append(f"{left} more places where the slope changes fast were not followed")
