@@ -19,6 +19,7 @@ PUBLIC_NAMES = {
     "Differentiable",
     "FiniteDifference",
     "Stencil",
+    "check",
     "differentiable",
     "directions",
     "errors",

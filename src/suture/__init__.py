@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from suture import directions, errors, stencils
+    from suture._check import check
     from suture._differentiable import Differentiable, differentiable
     from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
     from suture._stencil import Stencil
@@ -17,6 +18,7 @@ __all__ = [
     "Differentiable",
     "FiniteDifference",
     "Stencil",
+    "check",
     "differentiable",
     "directions",
     "errors",
@@ -29,6 +31,7 @@ _HOMES = {
     "Differentiable": "_differentiable",
     "FiniteDifference": "_methods",
     "Stencil": "_stencil",
+    "check": "_check",
     "differentiable": "_differentiable",
 }
 

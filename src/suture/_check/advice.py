@@ -16,6 +16,7 @@ from suture._check.findings import Advice, Curve, Rows
 from suture._check.place import Place
 from suture._differentiable import Differentiable
 from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
+from suture._steps import first_order
 from suture._types import Array
 from suture.stencils import BACKWARD, CENTRAL, FORWARD
 
@@ -116,7 +117,7 @@ def _candidates(case: Case) -> Iterator[_Candidate]:
     """Yield candidates, the cheapest first."""
     own = case.f.method
     if isinstance(own, FiniteDifference) and own != FiniteDifference():
-        yield _Candidate(own, _method_text(own))
+        yield _Candidate(own, method_text(own))
     if not case.curves:
         return
     if len(case.sides) == 1:
@@ -134,8 +135,9 @@ def _candidates(case: Case) -> Iterator[_Candidate]:
     yield _Candidate(
         FiniteDifference(CENTRAL, noise=told),
         f"suture.FiniteDifference(suture.stencils.CENTRAL{suffix})",
-        reason="two-sided, because the function is noisy" if told else "two-sided, because one side is "
-            "not enough",
+        reason="two-sided, because the function is noisy"
+        if told
+        else "two-sided, because one side is not enough",
     )
     yield from _stepped(case)
 
@@ -146,15 +148,23 @@ def _stepped(case: Case) -> Iterator[_Candidate]:
     best = np.array([curve.chosen / scale[curve.column] for curve in case.curves])
     step = float(f"{np.exp(np.mean(np.log(best))):.0e}")
     text = f"suture.FiniteDifference(suture.stencils.CENTRAL, step={step:.0e})"
-    yield _Candidate(FiniteDifference(CENTRAL, step=step), text, reason="with the step that the sweep found")
+    yield _Candidate(
+        FiniteDifference(CENTRAL, step=step), text, reason="with the step that the sweep found"
+    )
     if len(case.curves) < case.place.n or case.f._caller.scale is not None or case.place.kwargs:
         return
+    # What a central difference of a function without noise multiplies the scale with.
+    usual = first_order(CENTRAL, case.place.site.noise)
     ideal = scale.copy()
-    for curve, ratio in zip(case.curves, best, strict=True):
-        ideal[curve.column] = float(f"{scale[curve.column] * ratio / step:.0e}")
+    for curve in case.curves:
+        ideal[curve.column] = float(f"{curve.chosen / usual:.0e}")
     tree, typed = _scale_of(case.place, ideal)
     yield _Candidate(
-        FiniteDifference(CENTRAL, step=step), text, tree, typed, "with a scale, because the function varies over unlike lengths"
+        FiniteDifference(CENTRAL),
+        "suture.FiniteDifference(suture.stencils.CENTRAL)",
+        tree,
+        typed,
+        "with a scale, because the function varies over unlike lengths",
     )
 
 
@@ -195,7 +205,8 @@ def _smoothing(case: Case) -> _Candidate:
     )
 
 
-def _method_text(method: FiniteDifference) -> str:
+def method_text(method: FiniteDifference) -> str:
+    """Return a method as it is typed."""
     names = {"FORWARD": FORWARD, "BACKWARD": BACKWARD, "CENTRAL": CENTRAL}
     known = [name for name, stencil in names.items() if stencil == method.rule]
     parts = [f"suture.stencils.{known[0]}" if known else repr(method.stencil)]
@@ -239,4 +250,5 @@ def _cost(case: Case, method: AbstractMethod) -> str:
         return f"{method.cost} evaluations"
     if not (factor == "" or factor.isdigit()):
         return f"{method.cost} evaluations, n = {n}"
-    return f"{method.cost} = {int(factor or 1) * n} evaluations"
+    total = int(factor or 1) * n
+    return f"{method.cost} = {total} evaluation{'' if total == 1 else 's'}"

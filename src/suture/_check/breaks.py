@@ -14,8 +14,8 @@ import math
 
 import numpy as np
 
-from suture._check.place import Place
 from suture._check.findings import Break, BreakKind
+from suture._check.place import Place
 from suture._check.sweep import Sweep
 from suture._types import Array
 
@@ -83,9 +83,7 @@ def _exponents(steps: Array, gap: Array, noise: Array) -> tuple[Array, Array]:
     """Return how g grows with h at its smallest visible steps, (K,), and where, (K,)."""
     with np.errstate(invalid="ignore"):
         visible = gap * steps[:, None] > _SHOWS * noise
-    whole = np.array(
-        [visible[i : i + _RUN + 1].all(axis=0) for i in range(len(steps) - _RUN)]
-    )
+    whole = np.array([visible[i : i + _RUN + 1].all(axis=0) for i in range(len(steps) - _RUN)])
     first = whole.argmax(axis=0)
     each = np.arange(gap.shape[1])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -160,9 +158,7 @@ def _suspicion(
     before = np.concatenate([np.zeros_like(before[:1]), before])
     steepest = np.maximum.accumulate(np.abs(slopes), axis=0)[1:]
     suspect = (
-        (change > _SHOWS * blur)
-        & (change > _HARMLESS * steepest)
-        & (curvature > _GROWTH * before)
+        (change > _SHOWS * blur) & (change > _HARMLESS * steepest) & (curvature > _GROWTH * before)
     )
     # At the first step there is nothing to compare with: that is looked at from x.
     suspect[0] = False

@@ -217,9 +217,9 @@ def _jvp(place: Place, rule: CustomVJP, seen: Along, used: Array, excused: bool)
     except (SutureError, SystemExit) as error:
         return str(error).splitlines()[0]
     tangents = np.where(used, pushed[0, :, 0][:, place.chosen], 0.0)
-    error = np.linalg.norm(tangents - seen.slopes, axis=1)
+    errors = np.linalg.norm(tangents - seen.slopes, axis=1)
     allowed = max(_EXACT, _ESTIMATES * np.nan_to_num(seen.agreement))
     with np.errstate(invalid="ignore"):
-        if np.any(error > allowed * np.linalg.norm(seen.slopes, axis=1)):
+        if np.any(errors > allowed * np.linalg.norm(seen.slopes, axis=1)):
             return "in `jvp`: Jv differs from the difference along v"
     return ""

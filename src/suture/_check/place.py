@@ -70,8 +70,9 @@ class Place:
         self.frame, self.tensors = self.caller.frame(
             self.box, self.counter, self.modules, args, kwargs
         )
-        self.wanted = tuple(leaf.dtype.is_floating_point or leaf.dtype.is_complex
-                            for leaf in self.frame.call.leaves)
+        self.wanted = tuple(
+            leaf.dtype.is_floating_point or leaf.dtype.is_complex for leaf in self.frame.call.leaves
+        )
         self.inputs = Inputs(self.frame, self.tensors, 0, self.wanted)
         self.evaluator = Evaluator(self.inputs)
         with _quiet():
@@ -88,9 +89,7 @@ class Place:
     def site_of(self, method: AbstractMethod, values: Array | None = None) -> Site:
         """Return the place where a method is asked; its evaluations count here."""
         values = self.site.values if values is None else values
-        return Site(
-            self.frame, method, self.seed, self.tensors, 0, self.wanted, values=values
-        )
+        return Site(self.frame, method, self.seed, self.tensors, 0, self.wanted, values=values)
 
     @property
     def n(self) -> int:
@@ -111,9 +110,7 @@ class Place:
         """Return |x_j|, and the scale for zeros, for parts of complex numbers, and if given."""
         size = np.abs(self.x)
         fixed = size == 0
-        for segment, scale in zip(
-            self.inputs.layout.segments, self._wanted_scales(), strict=True
-        ):
+        for segment, scale in zip(self.inputs.layout.segments, self._wanted_scales(), strict=True):
             if scale is not None or segment.leaf.dtype.is_complex:
                 fixed[segment.start : segment.stop] = True
         unit: Array = np.where(fixed, self.scale, size)
@@ -201,8 +198,9 @@ class Place:
         """Return what an input is called: `w[3]`, `z[0].imag`."""
         for segment, name in zip(self.inputs.layout.segments, self.leaf_names, strict=True):
             if segment.start <= column < segment.stop:
-                return name + _index(column - segment.start, segment.leaf.shape,
-                                     segment.leaf.dtype.is_complex)
+                return name + _index(
+                    column - segment.start, segment.leaf.shape, segment.leaf.dtype.is_complex
+                )
         raise IndexError(column)
 
     def output_name(self, o: int) -> str:
@@ -293,4 +291,3 @@ def frame_with(place: Place, box: BlackBox, batch_dims: Any) -> Frame:
     caller.batch_dims, caller._forms = batch_dims, {}
     frame, _ = caller.frame(box, place.counter, place.modules, place.args, place.kwargs)
     return frame
-

@@ -155,7 +155,7 @@ def _of_values(evidence: Evidence, o: int, values: Array, noise: float) -> Preci
     known = _lattice(read) or _format(read)
     if known is not None:
         return dataclasses.replace(known, noise=max(known.noise, _unit_noise(known, y)))
-    if ties > 0 and (quantum := _quantum(values)):
+    if ties > 0 and len(values) >= _FEW and (quantum := _quantum(values)):
         return Precision("quantized", quantum / math.sqrt(12), quantum=quantum)
     if flat:
         return Precision("quantized", jump / math.sqrt(12), quantum=jump)
@@ -194,7 +194,9 @@ def _lattice(values: Array) -> Precision | None:
         not _reads_as(text, v) for text, v in zip(texts, values, strict=True)
     ):
         return None
-    mantissas = [text.partition("e")[0].replace(".", "").rstrip("0") for text in texts if float(text)]
+    mantissas = [
+        text.partition("e")[0].replace(".", "").rstrip("0") for text in texts if float(text)
+    ]
     exponents = [int(text.partition("e")[2]) for text in texts if float(text)]
     lengths = np.array([len(mantissa) for mantissa in mantissas])
     decimals = lengths - 1 - np.array(exponents)

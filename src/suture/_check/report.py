@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from suture._check.findings import (
     WrongEntry,
 )
 from suture._types import Array
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 WIDTH = 80
 """Columns of the plain text."""
@@ -104,8 +101,11 @@ class Report:
         """Whether nothing is wrong: the function can be used as recommended."""
         return not self.problems
 
-    def plot(self) -> Figure:
+    def plot(self) -> Any:
         """Draw the error of each input's difference by its step, and the pattern.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
 
         Raises:
             MissingExtraError: if matplotlib is not installed.
@@ -121,7 +121,7 @@ class Report:
 
     def __str__(self) -> str:
         """Return all of it, in lines of at most 80 columns but for what is to be copied."""
-        parts = [self.title(), ""]
+        parts = [self.title(), ""] if self.evaluations else [self.title()]
         for label, text in self.findings():
             parts += _wrapped(f"  {label:{LABEL}}", text)
         parts += ["", *(f"  {line}" for line in self.sweep_lines())] if self.curves else []
@@ -233,7 +233,9 @@ class Report:
         if self.swept < self.n:
             parts.append(f"{self.swept} of {self.n} inputs were looked at")
         beyond = "" if self.deterministic else ", beyond the noise"
-        if self.unused:
+        if len(self.unused) == self.n and any(entry.kind != "constant" for entry in self.precision):
+            parts.append(f"no input by itself changed an output near x{beyond}")
+        elif self.unused:
             names = ", ".join(self.unused[:_NAMED])
             more = len(self.unused) - _NAMED
             rest = f" and {more} more" if more > 0 else ""
@@ -242,8 +244,9 @@ class Report:
             parts.append("every input is used" if self.swept == self.n else "each of them is used")
         if self.pattern is not None and self.colors is not None:
             filled, size = int(self.pattern.sum()), self.pattern.size
-            parts.append(f"{filled} of {size} entries of the Jacobian, "
-                         f"{_count(self.colors, 'color')}")
+            parts.append(
+                f"{filled} of {size} entries of the Jacobian, {_count(self.colors, 'color')}"
+            )
         return "; ".join(parts)
 
     def _agreement(self) -> str:
@@ -254,8 +257,10 @@ class Report:
 
 
 def _told(entry: Break) -> str:
-    place = f"at {entry.input}" if entry.distance == 0 else (
-        f"at {entry.input} {'+' if entry.distance > 0 else '-'} {abs(entry.distance):.2g}"
+    place = (
+        f"at {entry.input}"
+        if entry.distance == 0
+        else (f"at {entry.input} {'+' if entry.distance > 0 else '-'} {abs(entry.distance):.2g}")
     )
     if entry.kind == "vertical tangent":
         return f"vertical tangent {place}"
@@ -296,7 +301,6 @@ def _time(seconds: float) -> str:
     """Return a duration in a readable unit."""
     if not np.isfinite(seconds):
         return "unknown duration"
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            break
-    return f"{seconds / size:.3g} {unit}"
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from suture import _results, _tree
-from suture._check.place import Place, frame_with
 from suture._check.findings import Rows
+from suture._check.place import Place, frame_with
 from suture._evaluate import Evaluator, Request
 from suture._inputs import Inputs
 from suture._layout import Layout
@@ -144,10 +144,7 @@ def _verdict(place: Place, batch_dims: Any, noise: float, told: str) -> Rows:
         (values,) = Evaluator(inputs).evaluate([Request(0, *points, True)])
     except (SutureError, SystemExit) as error:
         return Rows(False, None, str(error).splitlines()[0])
-    own = [
-        np.concatenate([_results.unstore(o, v).reshape(-1) for o in _of(frame)])
-        for v in values
-    ]
+    own = [np.concatenate([_results.unstore(o, v).reshape(-1) for o in _of(frame)]) for v in values]
     before = [
         np.concatenate([_results.unstore(o, v[None]).reshape(-1) for o in _of(place.frame)])
         for v in expected
@@ -202,7 +199,9 @@ def can_stack(place: Place, noise: float) -> bool:
     if values.shape != (_POINTS, 1, place.m):
         return False
     allowed = max(_SAME * float(np.abs(place.y).max(initial=0.0)), _DEVIATIONS * noise)
-    expected = place.whole(points) if not place.box.vectorized else np.concatenate(
-        [place.whole(point[None]) for point in points]
+    expected = (
+        place.whole(points)
+        if not place.box.vectorized
+        else np.concatenate([place.whole(point[None]) for point in points])
     )
     return bool(np.abs(values[:, 0] - expected).max(initial=0.0) <= allowed)

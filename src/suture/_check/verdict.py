@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import numpy as np
 
-from suture._check.advice import Case
+from suture._check.advice import Case, method_text
 from suture._check.findings import OutputPrecision, WrongEntry
 from suture._check.place import Place
 from suture._check.report import Report
 from suture._differentiable import Differentiable
-from suture._methods import FiniteDifference
+from suture._methods import AbstractMethod, FiniteDifference
 
 # A method is wrong when a slope is off by more than this: an optimizer still goes down hill at
 # 10 %, and the table of the accuracy benchmark counts failures from there.
@@ -27,7 +29,8 @@ _NAMED = 3
 
 def unusable(error: BaseException) -> str:
     """Say why f(x) could not be evaluated."""
-    return " ".join(str(error).splitlines()) or type(error).__name__
+    first, *rest = str(error).splitlines() or [type(error).__name__]
+    return " ".join([first if first.endswith((".", ":")) else f"{first}.", *rest])
 
 
 def empty(place: Place) -> tuple[str, ...]:
@@ -72,7 +75,8 @@ def problems(
         )
     if report.together < _SMOOTH:
         found.append(
-            f"`{name}` is not differentiable here: single inputs change nothing, several together do"
+            f"`{name}` is not differentiable here: single inputs change nothing, but several "
+            "together do"
         )
     if not report.deterministic and not report.curves and not case.is_flat:
         found.append(
@@ -109,16 +113,20 @@ def _step(report: Report, f: Differentiable, case: Case, failed: str) -> list[st
     """Say whether the method that f was given has the wrong step, or nothing has a right one."""
     if failed and len(case.sides) == 2:
         return [f"the method of `{report.name}` fails at x: {failed}"]
-    own = isinstance(f.method, FiniteDifference) and f.method != FiniteDifference()
     best = max((curve.error for curve in report.curves), default=0.0)
-    if own and report.method_error > max(_WRONG, 10 * best):
+    if _is_own(f.method) and report.method_error > max(_WRONG, 10 * best):
         return [
-            f"the step is wrong: slopes of {f.method!r} are off by up to "
+            f"the step is wrong: slopes of `{method_text(f.method)}` are off by up to "
             f"{_percent(report.method_error)}, and a better step reaches {best:.0e}"
         ]
     if report.advice is not None and report.advice.error > max(_WRONG, 10 * best):
         return [f"no step is right for all inputs: the best is off by {report.advice.error:.0e}"]
     return []
+
+
+def _is_own(method: AbstractMethod) -> TypeGuard[FiniteDifference]:
+    """Whether the user has chosen a formula."""
+    return isinstance(method, FiniteDifference) and method != FiniteDifference()
 
 
 def _percent(error: float) -> str:
@@ -131,7 +139,9 @@ def _claims(report: Report, f: Differentiable) -> list[str]:
     if claimed is not None and report.rows is not None and report.rows.independent is False:
         found.append(f"`batch_dims={claimed!r}` is wrong: {report.rows.reason}")
     if f._box.vectorized and not report.vectorized:
-        found.append("`vectorized=True` is wrong: stacked points give other values than single ones")
+        found.append(
+            "`vectorized=True` is wrong: stacked points give other values than single ones"
+        )
     return found
 
 
@@ -152,7 +162,7 @@ def notes(report: Report, place: Place, case: Case, left: int) -> tuple[str, ...
             f"`{report.name}` is piecewise constant: its derivative is zero almost everywhere, and "
             "every short difference too; train a smoothed version of it"
         )
-    if len(report.unused) == place.n and not np.isfinite(report.together) and not case.is_flat:
+    if all(entry.kind == "constant" for entry in report.precision):
         found.append("no output depends on any input: every gradient is zero")
     if left:
         found.append(f"{left} more places where the slope changes fast were not followed")
