@@ -238,8 +238,7 @@ def _advice(case: Case, candidate: _Candidate, error: float) -> Advice:
         parts.append(f"scale={candidate.scale_text}")
     elif f._caller.scale is not None:
         parts.append("scale=…")
-    code = f"suture.differentiable({', '.join(parts)})"
-    return Advice(code, error, _cost(case, candidate.method), tuple(reasons))
+    return Advice(tuple(parts), error, _cost(case, candidate.method), tuple(reasons))
 
 
 def _cost(case: Case, method: AbstractMethod) -> str:

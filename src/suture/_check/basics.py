@@ -13,8 +13,8 @@ from suture._noise import POINTS
 from suture._types import Array
 
 # Spacings of the noise tables, in multiples of the inputs' sizes: float64 shows its noise at the
-# first, float32 at the second, printed digits at the third.
-_SPACINGS = (1e-9, 1e-5, 1e-2)
+# first three, float32 at the second and third, noise of 1e-6 at the last two.
+_SPACINGS = (1e-9, 1e-7, 1e-5, 1e-3)
 # Beside x, in multiples of the spacing: what is at x itself, a kink or a jump, is no noise.
 _BESIDE = 20.0 + np.arange(POINTS)
 
@@ -67,7 +67,7 @@ def measured(place: Place, columns: Array) -> Basics:
     evidence = Evidence(
         y=y,
         repeats=repeats,
-        tables=(tables[0], tables[1], tables[2]),
+        tables=tuple(tables),
         line=line,
         beside=beside,
         ties=_ties(place, swept, moved),

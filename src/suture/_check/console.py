@@ -8,7 +8,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from suture._check.report import LABEL, Report
+from suture._check.report import LABEL, WIDTH, Report
 
 
 def show(report: Report, console: Console | None = None) -> None:
@@ -33,9 +33,12 @@ def show(report: Report, console: Console | None = None) -> None:
     console.print(Text(f"  {report.verdict()}", style="bold green" if report.ok else "bold red"))
     if report.advice is not None:
         console.print()
-        # A line that is broken cannot be copied.
-        code = Syntax(report.advice.code, "python", theme="ansi_dark", background_color="default")
-        console.print(Padding(code, (0, 0, 0, 4), expand=False), soft_wrap=True)
+        syntax = Syntax("", "python", theme="ansi_dark", background_color="default")
+        for line in report.advice.lines(WIDTH - 4):
+            code = syntax.highlight(line)
+            code.rstrip()
+            # A line that is broken cannot be copied.
+            console.print(Text("    ") + code, soft_wrap=True)
         console.print()
         for line in report.advice_lines():
             console.print(Padding(Text(line), (0, 0, 0, 2)))

@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 
 from suture._types import Array
 
+_VERB = "suture.differentiable"
+
 BreakKind: TypeAlias = Literal["kink", "jump", "vertical tangent"]
 
 
@@ -70,7 +72,7 @@ class Curve:
         name: of the input.
         column: its position among the flat inputs.
         steps: (S,) in units of the input.
-        errors: (S,) relative to the slope; NaN where f was not evaluated.
+        errors: (S,) relative to the best estimate of the slope; NaN where f was not evaluated.
         slope: (K,) the best estimate.
         chosen: the best step, in units of the input.
         error: what is left there: the larger of the error that shows and the noise floor.
@@ -150,13 +152,31 @@ class Advice:
     """What to write.
 
     Attributes:
-        code: the call of `differentiable`.
+        parts: the arguments of `differentiable`.
         error: the largest relative error of a slope that it has at x, NaN if unknown.
         cost: what a gradient costs.
         reasons: why it is not the shortest call.
     """
 
-    code: str
+    parts: tuple[str, ...]
     error: float
     cost: str
     reasons: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> str:
+        """Return the call on one line."""
+        return f"{_VERB}({', '.join(self.parts)})"
+
+    def lines(self, width: int) -> list[str]:
+        """Return the call on lines of at most `width` columns, where that is possible."""
+        if len(self.code) <= width:
+            return [self.code]
+        lines = [f"{_VERB}("]
+        for part in self.parts:
+            head, opened, inner = part.partition("(")
+            if len(part) + 5 <= width or not opened:
+                lines.append(f"    {part},")
+            else:
+                lines += [f"    {head}(", f"        {inner[:-1]}", "    ),"]
+        return [*lines, ")"]

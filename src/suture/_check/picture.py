@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Inputs that are drawn, the worst first: more would be too small to read.
-_CURVES = 6
+# Inputs are drawn, the worst first, and the pattern: more would be too small to read.
+_PANELS = 6
 _COLUMNS = 3
 
 # Two colors of Okabe and Ito (2008), "Color Universal Design": color-blind readers too tell them
@@ -40,8 +40,8 @@ def draw(report: Report) -> Figure:
             "Pictures are the extra `plot`; `print(report)` works without it.",
             'pip install "suture[plot]"',
         ) from error
-    curves = sorted(report.curves, key=lambda curve: -curve.error)[:_CURVES]
     has_pattern = report.pattern is not None and report.pattern.size > 1
+    curves = sorted(report.curves, key=lambda curve: -curve.error)[: _PANELS - has_pattern]
     panels = max(1, len(curves) + has_pattern)
     columns = min(panels, _COLUMNS)
     rows = -(-panels // columns)
@@ -80,7 +80,8 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
         )
     axes.axvline(curve.chosen, color="0.6", lw=1, zorder=0, label="best step")
     known = errors[np.isfinite(errors)]
-    axes.set_ylim(max(_LOWEST, known.min() / 10), _HIGHEST)
+    lowest = max(_LOWEST, min(known.min(), curve.error) / 10)
+    axes.set_ylim(lowest, _HIGHEST)
     axes.set_title(
         f"{curve.name}: step {curve.chosen:.0e}, error {curve.error:.0e}", fontsize="medium"
     )

@@ -52,6 +52,9 @@ _FEW = 8
 # one of 14 neighbors may have a jump between them.
 _FLAT = 0.9
 
+# Estimates from seven points scatter by a factor of two.
+_AGREE = 4.0
+
 # Noise relative to the largest output. Rounding of a long float64 calculation stays below 1e-12:
 # a sum of 10^4 terms is off by 1e-14 to 1e-12. That of float32, 6e-8, spreads as far.
 _ROUNDING = 1e-12
@@ -87,8 +90,7 @@ class Evidence:
     Attributes:
         y: (K,) f(x).
         repeats: (R, K) f(x) again.
-        tables: three of shape (7, K): equally spaced points, 1e-9, 1e-5 and 1e-2 apart in
-            multiples of the inputs' sizes.
+        tables: each of shape (7, K): equally spaced points, in growing spacings.
         line: (L, K) equally spaced over ±0.3 of the inputs' sizes, and a few farther ones.
         beside: (L, K) 1e-9 beside them, NaN where that was not evaluated.
         ties: (K,) share of equal values among neighboring steps of one input, below 1e-4 of its
@@ -99,7 +101,7 @@ class Evidence:
 
     y: Array
     repeats: Array
-    tables: tuple[Array, Array, Array]
+    tables: tuple[Array, ...]
     line: Array
     beside: Array
     ties: Array
@@ -114,13 +116,25 @@ def classify(evidence: Evidence) -> list[Precision]:
 
 
 def _noise(evidence: Evidence) -> Array:
-    """Return the noise of each output: from the shortest spacing that tells."""
+    """Return the noise of each output.
+
+    The largest on which two spacings in a row agree: where a float64 term is added to a float32
+    one, the shortest spacing sees the former alone. Else from the shortest spacing that tells.
+    """
     found = np.full(len(evidence.y), np.nan)
     bound = np.full(len(evidence.y), np.nan)
+    agreed = np.full(len(evidence.y), np.nan)
+    last = np.full(len(evidence.y), np.nan)
     for table in evidence.tables:
         noise, verdict = noise_of(table)
-        found = np.where(np.isnan(found) & (verdict == FINE), noise, found)
+        noise = np.where(verdict == FINE, noise, np.nan)
+        with np.errstate(invalid="ignore"):
+            same = (noise <= _AGREE * last) & (last <= _AGREE * noise)
+        agreed = np.where(same, np.fmax(agreed, noise), agreed)
+        found = np.where(np.isnan(found), noise, found)
         bound = np.where(np.isnan(bound) & (verdict != SHORT), most_noise(table), bound)
+        last = noise
+    found = np.where(np.isnan(agreed), found, agreed)
     found = np.where(np.isnan(found), bound, found)
     return np.where(np.isfinite(found), found, 0.0)
 

@@ -131,7 +131,7 @@ class Report:
                 parts += _wrapped(f"  {mark:{LABEL}}", line)
         parts += ["", f"  {self.verdict()}", ""]
         if self.advice is not None:
-            parts += [f"    {self.advice.code}", ""]
+            parts += [*(f"    {line}" for line in self.advice.lines(WIDTH - 4)), ""]
             for line in self.advice_lines():
                 parts += _wrapped("  ", line)
         return "\n".join(line.rstrip() for line in parts).rstrip()
@@ -272,7 +272,7 @@ def _blocks(curve: Curve) -> str:
     """Return one block for each step: high where the error is large; the chosen one in brackets."""
     chosen = int(np.argmin(np.abs(curve.steps - curve.chosen)))
     text = ""
-    for s, error in enumerate(curve.errors):
+    for s, error in enumerate(np.maximum(curve.errors, curve.floor / curve.steps)):
         if not np.isfinite(error):
             block = "·"
         else:

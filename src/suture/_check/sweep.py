@@ -97,9 +97,11 @@ def curve(place: Place, swept: Sweep, c: int, noise: Array, used: Array) -> Curv
         return None
     errors = np.linalg.norm(d - best, axis=1) / size
     seen = np.maximum(errors, floors / size)
-    chosen = int(np.argmin(seen + np.r_[seen[1:], np.inf]))
+    # The better of the two neighbors that are best together: one alone may be good by chance.
+    pair = int(np.argmin(seen[1:] + seen[:-1]))
+    chosen = pair + int(seen[pair + 1] < seen[pair])
     shown = np.full(len(steps), np.nan)
-    shown[at] = seen
+    shown[at] = errors
     return Curve(
         name=place.name(int(swept.columns[c])),
         column=int(swept.columns[c]),
