@@ -1,12 +1,10 @@
 """Collects the rows of all benchmarks and prints them as the table of benchmarks/README.md."""
 
-import os
-import platform
 from collections.abc import Callable
 
-import numpy
 import pytest
 import torch
+from measure import machine
 
 _rows: list[tuple[str, ...]] = []
 _HEADER = ("what", "Suture", "hand-written or bare", "measured", "wanted")
@@ -34,15 +32,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for cells in (_HEADER, ("---",) * len(_HEADER), *_rows):
         write(f"| {' | '.join(cells)} |")
     write("")
-    write(
-        f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, numpy {numpy.__version__}"
-    )
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    write(machine())

@@ -1,8 +1,13 @@
 """Compare two things in one run: they take turns, so that both see the same machine."""
 
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
+
+import numpy
+import torch
 
 
 def seconds(call: Callable[[], object], times: int = 1) -> float:
@@ -21,3 +26,19 @@ def take_turns(
     pairs = [(seconds(first, times), seconds(second, times)) for _ in range(rounds)]
     ratio = statistics.median(a / b for a, b in pairs)
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratio
+
+
+def machine() -> str:
+    """Return the line that tells where figures were measured, and with which versions."""
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, numpy {numpy.__version__}"
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

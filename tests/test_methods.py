@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from suture import AbstractMethod, CustomVJP, FiniteDifference, Stencil, directions, stencils
 from suture._claims import check_complex, check_rows
-from suture._methods import Linearization, Points, Primal, contract, unit_length
+from suture._methods import Linearization, Points, Primal, Room, contract, unit_length
 from suture.errors import BadResult, MethodError, TransformError
 from suture.stencils import BACKWARD, CENTRAL, COMPLEX_STEP, FORWARD, ONE_POINT
 
@@ -879,22 +879,105 @@ def absolute(rows, shared):
     return np.abs(rows).sum(-1, keepdims=True) * shared[:, None, :1] + 0j
 
 
+def moves_of(points, origin):
+    """Return the displacements (P, n) of one row and the shared inputs."""
+    return np.concatenate(
+        [points.rows[:, 0] - origin.rows[0], points.shared - origin.shared], axis=1
+    )
+
+
 def test_complex_step_is_compared_with_a_central_difference():
+    """Both along one line that passes near x, by different amounts of the scales."""
     x = primal([[0.5, 1.0]], [2.0], scale=[[1.0, 4.0]], scale_shared=[8.0])
     x.value = analytic(x.rows[None], x.shared[None])[0]
-    result, (first, second) = feed(check_complex(x, "f", draw), x, analytic)
-    assert result is None
+    settled, (first, second) = feed(check_complex(x, "f", draw), x, analytic)
+    assert settled
     assert (len(first), len(second)) == (1, 2)
-    signs = draw().integers(0, 2, 3) * 2.0 - 1.0
     units = np.array([1.0, 4.0, 8.0])
-    taken = np.concatenate([first.rows.imag[0, 0], first.shared.imag[0]])
-    np.testing.assert_array_equal(taken, 2.0**-100 * signs * units)
-    h = 2.0 ** (-52 / 3)
-    for points, node in zip(range(2), (-1, 1), strict=True):
-        taken = np.concatenate(
-            [second.rows[points, 0] - x.rows[0], second.shared[points] - x.shared]
+    aside = np.real(moves_of(first, x)[0]) / units
+    assert np.all(np.abs(aside) > DOUBLE ** (1 / 4))
+    assert np.all(np.abs(aside) < 2 * DOUBLE ** (1 / 4))
+    along = np.imag(moves_of(first, x)[0]) / units / 2.0**-100
+    assert np.all((np.abs(along) > 0.5) & (np.abs(along) < 1))
+    assert len(set(np.abs(along))) == 3
+    h = DOUBLE ** (1 / 3)
+    taken = moves_of(second, x) / units
+    np.testing.assert_allclose(taken, aside + h * np.outer([-1, 1], along), rtol=1e-9)
+
+
+def test_an_output_that_cannot_be_judged_is_compared_with_a_longer_step():
+    """A difference of large numbers: rounding is all that it holds, and falls with the step."""
+
+    def rubbish(rows, shared):
+        large = 1e3 * np.exp(rows[..., :1] * np.arange(1, 6) / 5)
+        return np.concatenate([large, (large + 1e4) - 1e4 - large], axis=-1)
+
+    x = primal([[0.3]], outputs=10)
+    x.value = rubbish(x.rows[None], None)[0]
+    settled, rounds = feed(check_complex(x, "f", draw), x, rubbish)
+    assert settled
+    assert [len(points) for points in rounds] == [1, 2, 2]
+    steps = [np.ptp(points.rows.real) for points in rounds[1:]]
+    assert steps[1] / steps[0] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("size", [1.0, 1e-6, 1e-12])
+def test_one_small_output_that_is_not_analytic_is_found(size, seed):
+    def mixed(rows, shared):
+        return np.concatenate(
+            [1e3 * np.exp(rows[..., :1]), size * (rows * np.conj(rows)).sum(-1, keepdims=True)], -1
         )
-        np.testing.assert_allclose(taken, node * h * signs * units, rtol=1e-9)
+
+    x = primal([[0.5, 1.0]], outputs=2)
+    x.value = np.real(mixed(x.rows[None], None)[0])
+    with pytest.raises(BadResult, match=r"^`f` is not complex-analytic: "):
+        feed(check_complex(x, "f", lambda: np.random.default_rng(seed)), x, mixed)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_what_is_not_analytic_is_found_where_slopes_vanish_or_could_cancel(value, seed):
+    """At zero, where parameters start; and at equal inputs, whose slopes cancel by signs."""
+    x = primal([[value] * 4], [1.0], scale=[[1.0] * 4])
+    x.value = conjugated(x.rows[None], x.shared[None])[0]
+    with pytest.raises(BadResult, match=r"^`f` is not complex-analytic: "):
+        feed(check_complex(x, "f", lambda: np.random.default_rng(seed)), x, conjugated)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_truncation_at_zero_is_no_objection(seed):
+    """The difference of x³ is off by its square, close to zero; nothing is settled by that."""
+    x = primal([[0.0] * 8], value=[[0.0] * 8], outputs=8)
+    generator = lambda: np.random.default_rng(seed)  # noqa: E731 - what the check asks for
+    settled, rounds = feed(check_complex(x, "f", generator), x, lambda rows, _: rows**3)
+    assert not settled
+    assert [len(points) for points in rounds] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("noise", [DOUBLE, 1e-7, 1e-3])
+def test_the_check_stays_inside_the_bounds(noise, seed):
+    """Any point: at a bound, between two that are close, at one that cannot move."""
+    inf = np.inf
+    down, up = np.array([[0.0, inf, 1e-9, 0.0, 3.0]]), np.array([[inf, 0.0, 1e-9, 0.0, 1e-4]])
+    x = primal([[1.0, 2.0, 3.0, 4.0, 5.0]], [1.0], noise=noise)
+    x.room = Room(down, up, np.array([0.0]), np.array([1e-3]))
+    x.value = np.ones((1, 1))
+    check = check_complex(x, "f", lambda: np.random.default_rng(seed))
+    rounds = [next(check), check.send(np.zeros((1, 1, 1), complex))]
+    rounds.append(check.send(np.array([[[0.0]], [[1.0]]])))  # the two disagree
+    for points in rounds:
+        moves = points.rows.real - x.rows
+        assert np.all((moves >= -down - 1e-15) & (moves <= up + 1e-15))
+        assert np.all((points.shared.real >= 1.0 - 1e-15) & (points.shared.real <= 1.001 + 1e-15))
+        assert np.all(np.ptp(points.rows.real, axis=0)[0, [0, 1, 2, 4]] > 0) or len(points) == 1
+
+
+def test_a_kink_at_x_is_no_objection():
+    """max(x, 0) at 0 is analytic on either side."""
+    x = primal([[0.0, 0.0]], value=[[0.0, 0.0]], outputs=2)
+    feed(check_complex(x, "f", draw), x, lambda rows, _: np.where(rows.real > 0, rows, 0))
 
 
 @pytest.mark.parametrize("liar", [conjugated, absolute])
@@ -909,7 +992,9 @@ def test_what_is_not_analytic_is_found(liar, noise):
 @pytest.mark.parametrize("value", [0.0, 5.0])
 def test_constants_are_analytic(value):
     x = primal([[0.5]], value=[[value]])
-    feed(check_complex(x, "f", draw), x, lambda rows, _: np.full((len(rows), 1, 1), value))
+    values = np.full((2, 1, 1), value)
+    settled, _ = feed(check_complex(x, "f", draw), x, [values[:1] + 0j, values])
+    assert not settled  # what is constant here may not be analytic elsewhere
 
 
 def test_points_know_their_number():

@@ -254,7 +254,10 @@ def test_weights_may_be_off_by_rounding_only():
 
 
 def test_repr_can_be_typed():
-    assert repr(FORWARD) == "Stencil(nodes=(0, 1), weights=(-1, 1), order=1, error_weights=None)"
+    assert (
+        repr(FORWARD)
+        == "Stencil(nodes=(0, 1), weights=(-1, 1), order=1, error_weights=None, absolute=False)"
+    )
     for stencil in ALL.values():
         assert eval(repr(stencil)) == stencil
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from suture import Stencil, stencils
-from suture._steps import Steps, first_order, second_order, typical_size
+from suture._sizes import typical_size
+from suture._steps import Steps, first_order, second_order
 
 DOUBLE, SINGLE = 2.0**-52, 2.0**-23
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suture import _tree
+from suture import _bounds, _tree
 from suture._frame import (
     BlackBox,
     CallForm,
@@ -38,13 +38,14 @@ _ATOMS = frozenset({Tensor, nn.Parameter, type(None), bool, int, float, complex,
 class Caller:
     """Makes the frame of a call, from the options that describe the arguments."""
 
-    def __init__(self, batch_dims: Any, scale: Any) -> None:
+    def __init__(self, batch_dims: Any, scale: Any, bounds: Any) -> None:
         """Take the user's prefixes of the tuple of arguments."""
         self.batch_dims = tuple(batch_dims) if isinstance(batch_dims, list) else batch_dims
         # Tensors are read now: inside a transform of torch.func they have no storage.
         sizes, structure = _tree.flatten(tuple(scale) if isinstance(scale, list) else scale)
         self.scale = _tree.unflatten([_check_scale(size) for size in sizes], structure)
         self._given = scale
+        self.bounds, self._given_bounds = _bounds.parse(bounds), bounds
         self._forms: dict[Any, CallForm] = {}
         for dim in _tree.flatten(self.batch_dims)[0]:
             if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool)):
@@ -142,6 +143,7 @@ class Caller:
             positions=positions,
             leaves=forms,
             scales=self._scales(structure, forms, positions, count),
+            bounds=self._bounds_of(structure, forms, positions, count),
             rows=rows,
             device=next((t.device for t in tensors if t.device.type != "cpu"), CPU),
             dtype=promoted(tensors),
@@ -210,6 +212,20 @@ class Caller:
             return [None] * len(forms)
         spread = _tree.broadcast(self.scale, structure, count, "scale", "1e-9", self._given)
         return [_scale(spread[i], form) for i, form in zip(positions, forms, strict=True)]
+
+    def _bounds_of(
+        self,
+        structure: _tree.Structure,
+        forms: Sequence[Leaf],
+        positions: Sequence[int],
+        count: int,
+    ) -> list[_bounds.Pair | None]:
+        """Return the user's bounds of each tensor, None where there are none."""
+        if self.bounds is None:
+            return [None] * len(forms)
+        return _bounds.of_leaves(
+            self.bounds, structure, forms, positions, count, self._given_bounds
+        )
 
 
 @functools.cache

@@ -7,6 +7,7 @@ claim is false.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Generator
 from typing import TypeVar
@@ -14,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from suture import _steps
-from suture._methods import Points, Primal
+from suture._methods import Points, Primal, rounded
 from suture._stencil import Stencil
 from suture._types import Array, Draw
 from suture.errors import BadResult
@@ -31,12 +32,18 @@ _SAME = 64
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
+# Rounding in a difference falls by these factors with its step, and truncation grows by their
+# squares: as much as tells them apart, while the step stays below 1/50 of the scale.
+_LONGER = (4.0, 100.0)
+_LONGEST = 0.02
+
+
 def accompanied(
     estimate: Generator[Points, Array, T],
     check: Generator[Points, Array, None],
     passed: Callable[[], None],
 ) -> Generator[Points, Array, T]:
-    """Let the points of a check stand second in the first round of an estimate.
+    """Let the points of a check stand second in the first round that displaces rows alone.
 
     There they have displaced rows before them, so that a function shows that counts rows, sums
     over earlier ones or refers to the first; and they are not alone in a call, unless all are.
@@ -46,38 +53,48 @@ def accompanied(
         check: what is asked once.
         passed: called if the check did not raise.
     """
-    try:
-        points = next(estimate)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    asked = next(check)
-    if points.rows is None or points.shared is not None or asked.rows is None:
-        _finish(check, (yield asked))
-        reply = yield points
-    else:
+    reply: Array | None = None
+    pending = True
+    while True:
+        try:
+            # The first `send` of a generator must be None; its type does not say so.
+            points = estimate.send(reply)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        if not pending or points.rows is None or points.shared is not None:
+            reply = yield points
+            continue
+        asked = next(check)
+        assert asked.rows is not None  # rows are what it displaces
         count = len(asked)
         together = np.concatenate([points.rows[:1], asked.rows, points.rows[1:]])
         values = yield Points(together, None)
         _finish(check, values[1 : 1 + count])
         reply = np.concatenate([values[:1], values[1 + count :]])
-    passed()
-    return (yield from _rest(estimate, reply))
+        pending = False
+        passed()
 
 
 def preceded(
     estimate: Generator[Points, Array, T],
-    check: Generator[Points, Array, None],
+    check: Generator[Points, Array, bool],
     passed: Callable[[], None],
 ) -> Generator[Points, Array, T]:
-    """Let a check of any number of rounds run before an estimate, if that asks for anything."""
+    """Let a check of any number of rounds run before an estimate, if that asks for anything.
+
+    Args:
+        estimate: what asks for points first.
+        check: what is asked before; it returns whether the claim is settled.
+        passed: called if it is.
+    """
     try:
         points = next(estimate)
     except StopIteration as stop:
         result: T = stop.value
         return result
-    yield from check
-    passed()
+    if (yield from check):
+        passed()
     reply = yield points
     return (yield from _rest(estimate, reply))
 
@@ -112,20 +129,26 @@ def check_rows(primal: Primal, name: str) -> Generator[Points, Array, None]:
     # The smallest goes down, and so stays the smallest in the company of other batches.
     np.put_along_axis(sign, primal.rows.argmin(axis=0)[None], -1.0, axis=0)
     step = _steps.first_order(FORWARD, primal.noise)
+    if primal.room is not None:
+        # Inward where a bound is near.
+        sign = np.where(primal.room.rows_up < primal.room.rows_down, -1.0, sign)
     # By different amounts, so that nothing cancels in a sum over the rows.
     sizes = displaced * (1 + np.arange(len(displaced)) * _GOLDEN % 1)
     moved = primal.rows + step * primal.scale_rows * sign * sizes[:, None]
     if len(primal.rows) == 1:
-        moved = primal.rows + step * primal.scale_rows
-        values = (yield Points(np.stack([moved, primal.rows, moved]), None))[1:2]
+        moved = primal.rows + step * primal.scale_rows * sign
+        points = Points(np.stack([moved, primal.rows, moved]), None)
+        values = (yield rounded(points, primal))[1:2]
     else:
-        values = yield Points(moved[None], None)
+        values = yield rounded(Points(moved[None], None), primal)
     assert primal.value is not None  # the forward pass evaluated it
-    change = np.abs(values[0] - primal.value).max(axis=1, initial=0.0) * ~displaced
+    change = np.abs(values[0] - primal.value).max(axis=1, initial=0.0)
     allowed = _SAME * primal.noise * np.abs(primal.value).max(initial=0.0)
-    if not np.any(change > allowed):
+    # NaN has moved too.
+    moved_too = ~(change <= allowed) & ~displaced
+    if not np.any(moved_too):
         return
-    row = int(np.flatnonzero(change > allowed)[0])
+    row = int(np.flatnonzero(moved_too)[0])
     raise BadResult(
         f"Row {row} of `{name}` moved by {change[row]:.2g} although only other rows were "
         "displaced.",
@@ -158,44 +181,104 @@ def _displaced_rows(rows: Array) -> Array:
     return displaced
 
 
-def check_complex(primal: Primal, name: str, draw: Draw) -> Generator[Points, Array, None]:
+def check_complex(primal: Primal, name: str, draw: Draw) -> Generator[Points, Array, bool]:
     """Check that the function is complex-analytic: compare with a central difference.
 
     One complex and two real evaluations along one random direction. `abs`, `norm`, `conj` and
-    other functions that are not analytic differ in the first digit.
+    other functions that are not analytic differ in the first digit. Where the two differ without
+    that being proof, two more evaluations with a longer step decide.
+
+    Returns:
+        Whether it is settled: not where all slopes are lost in the noise.
 
     Raises:
         BadResult: if the two slopes differ.
     """
-    signs = draw().integers(0, 2, primal.columns) * 2.0 - 1.0
-    d = primal.rows.shape[1]
-    complex_slope = yield from _slope(primal, COMPLEX_STEP, signs[:d], signs[d:])
-    slope = yield from _slope(primal, CENTRAL, signs[:d], signs[d:])
+    line = _Line.near(primal, draw())
+    complex_slope = yield from line.slope(COMPLEX_STEP, _steps.first_order(COMPLEX_STEP, 0.0))
+    step = _steps.first_order(CENTRAL, primal.noise)
+    slope = yield from line.slope(CENTRAL, step)
     assert primal.value is not None  # the forward pass evaluated it
-    # A central difference is right to about noise^(2/3) of the output.
-    size = np.abs(primal.value).max(initial=0.0)
-    allowed = 1e-4 * np.abs(slope).max(initial=0.0) + 10 * primal.noise ** (2 / 3) * size
-    error = np.abs(slope - complex_slope).max(initial=0.0)
-    if error <= allowed:
-        return
+    error, value = np.abs(slope - complex_slope), np.abs(primal.value)
+    # A central difference is right to about noise^(2/3) of the largest output; most are right to
+    # that of their own size.
+    floor = 10 * primal.noise ** (2 / 3)
+    lost = floor * value.max(initial=0.0)
+    far = error > 1e-4 * np.abs(slope).max(initial=0.0) + lost
+    near = ~far & (error > 1e-4 * np.abs(slope) + 10 * floor * value)
+    settled = not far.any() and bool(np.any(np.abs(slope) > lost))
+    if not (far.any() or near.any()):
+        return settled
+    longer = float(np.clip(_LONGEST / step, *_LONGER))
+    again = yield from line.slope(CENTRAL, longer * step)
+    # What is not analytic differs by as much as before. Near by, rounding may explain it, which
+    # falls with the step: in a difference of large numbers. Farther off, only truncation may,
+    # which grows with its square: in x³ at zero.
+    stays = np.abs(again - slope) < 0.1 * error
+    grows = np.abs(again - complex_slope) > longer * error
+    wrong = (far & ~grows) | (near & stays)
+    if not wrong.any():
+        return settled
+    worst = np.unravel_index(np.argmax(np.where(wrong, error, -1.0)), error.shape)
     raise BadResult(
         f"`{name}` is not complex-analytic: the complex step and a difference disagree by "
-        f"{error:.2g}, the slope being {np.abs(slope).max():.2g}.",
+        f"{error[worst]:.2g}, the slope being {abs(slope[worst]):.2g}.",
         "The complex step is right only where f(x + ih) is the analytic continuation of f: not "
         "for `abs`, `norm`, `conj`, Cholesky factors and the like.",
         "Use `FiniteDifference(stencils.CENTRAL)` or `FiniteDifference(stencils.central(4))`.",
     )
 
 
-def _slope(
-    primal: Primal, rule: Stencil, rows: Array, shared: Array
-) -> Generator[Points, Array, Array]:
-    """Return the slopes (R, O) along one direction, in units of the scale."""
-    step = _steps.first_order(rule, primal.noise)
-    moves = step * rule.moved_nodes
-    values = yield Points(
-        primal.rows + np.multiply.outer(moves, rows * primal.scale_rows),
-        primal.shared + np.multiply.outer(moves, shared * primal.scale_shared),
-    )
-    slopes: Array = np.real(np.tensordot(rule.moved_weights, values, axes=(0, 0))) / step
-    return slopes
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Line:
+    """A line near x: its origin, and what one step along it displaces, in units of x."""
+
+    primal: Primal
+    rows: Array
+    shared: Array
+    unit_rows: Array
+    unit_shared: Array
+
+    @classmethod
+    def near(cls, primal: Primal, generator: np.random.Generator) -> _Line:
+        """Draw a line.
+
+        By different amounts, so that the slopes of inputs of equal size do not cancel; and not
+        through x, where the slopes of an even function vanish (parameters often start at zero),
+        and where a kink may be that is analytic on either side.
+        """
+        signs = generator.integers(0, 2, primal.columns) * 2.0 - 1.0
+        sizes, aside = generator.uniform(0.5, 1.0, (2, primal.columns))
+        # Farther than a step: noise^(1/4) is 20 steps of 6e-6 in float64, 4 of 5e-3 in float32.
+        far, along = (1 + aside) * primal.noise ** (1 / 4) * signs, sizes * signs
+        d, room = primal.rows.shape[1], primal.room
+        rows, unit_rows = primal.scale_rows * far[:d], primal.scale_rows * along[:d]
+        shared, unit_shared = primal.scale_shared * far[d:], primal.scale_shared * along[d:]
+        if room is not None:
+            longest = max(_LONGEST, _LONGER[0] * _steps.first_order(CENTRAL, primal.noise))
+            rows, unit_rows = _within(room.rows_down, room.rows_up, rows, unit_rows, longest)
+            shared, unit_shared = _within(
+                room.shared_down, room.shared_up, shared, unit_shared, longest
+            )
+        return cls(primal, primal.rows + rows, primal.shared + shared, unit_rows, unit_shared)
+
+    def slope(self, rule: Stencil, step: float) -> Generator[Points, Array, Array]:
+        """Return the slopes (R, O) along the line."""
+        moves = step * rule.moved_nodes
+        points = Points(
+            self.rows + np.multiply.outer(moves, self.unit_rows),
+            self.shared + np.multiply.outer(moves, self.unit_shared),
+        )
+        if self.primal.round is not None:
+            points = Points(*self.primal.round(points.rows, points.shared))
+        values = yield points
+        slopes: Array = np.real(np.tensordot(rule.moved_weights, values, axes=(0, 0))) / step
+        return slopes
+
+
+def _within(down: Array, up: Array, aside: Array, unit: Array, steps: float) -> tuple[Array, Array]:
+    """Shorten and shift a line so that `steps` of it on either side stay inside the bounds."""
+    half = (down + up) / 2
+    fits = np.sign(unit) * np.minimum(np.abs(unit), half / steps)
+    arm = steps * np.abs(fits)
+    return np.clip(aside, arm - down, up - arm), fits

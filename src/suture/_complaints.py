@@ -116,6 +116,31 @@ def not_finite(
     )
 
 
+def both_sides(frame: Frame, place: str, row: int, cause: Exception | None) -> BadResult:
+    """Complain that neither side of an input has a finite value."""
+    name = frame.box.name
+    what = "nan or inf" if cause is None else f"no value ({summary(cause)})"
+    where = f" in row {row}" if frame.call.rows is not None else ""
+    return BadResult(
+        f"`{name}` returned {what} on both sides of x{where}: with {place}, and in the other "
+        "direction.",
+        "A derivative needs f(x) and a value on one side of every input.",
+        "Restrict the inputs with `torch.clamp`, or give `bounds=` and `scale=` to "
+        "`differentiable`.",
+    )
+
+
+def flat(frame: Frame) -> str:
+    """Say that a function is constant around x."""
+    return (
+        f"`{frame.box.name}` is constant around x: every difference is exactly zero, and so is its "
+        "gradient. For rounding, argmax, decision trees and integer solvers use a smoothed "
+        "gradient: `FiniteDifference(stencils.CENTRAL, directions.Gaussian(32), step=0.1)`, or one "
+        "of the estimators for solvers (perturbed, black-box interpolation, straight-through; see "
+        "docs/discrete.md)."
+    )
+
+
 def _place(frame: Frame, row: int, column: int) -> str:
     outputs = frame.form.outputs
     which = next(i for i, o in enumerate(outputs) if o.has_derivative and column < o.stop)

@@ -267,9 +267,7 @@ def _displaced(
 
     def pair(wanted: Sequence[bool]) -> Site:
         origin = node.site(spread, wanted, None, node.lead)
-        return Site(
-            node.frame, node.method, node.seed, stacked, 1, wanted, values=None, frozen=origin
-        )
+        return Site(node.setting, stacked, 1, wanted, values=None, frozen=origin)
 
     return pair, 1 / (2 * alpha)
 

@@ -11,17 +11,27 @@ from types import FunctionType, MethodType
 from typing import Any, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from suture import _bridge, _tree
+from suture._calibration import Calibration
 from suture._calls import Caller
 from suture._compile import uncompiled
 from suture._frame import BlackBox, Counter
 from suture._holdings import may_hold, survey
+from suture._memory import LastGradient, Memory
 from suture._methods import AbstractMethod, FiniteDifference
 from suture._node import Node
 from suture._types import Interface
 from suture.errors import MethodError, shown
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Records:
+    """What belongs to one function, or to one instance of a decorated method."""
+
+    counter: Counter = dataclasses.field(default_factory=Counter)
+    memory: Memory = dataclasses.field(default_factory=Memory)
 
 
 class Differentiable(nn.Module):
@@ -38,15 +48,16 @@ class Differentiable(nn.Module):
         """Take what `differentiable` has checked."""
         super().__init__()
         self._set(method, caller, seed)
-        self._wrap(box, Counter(), _signature(box.fn))
+        self._wrap(box, _Records(), _signature(box.fn))
 
     def _set(self, method: AbstractMethod, caller: Caller, seed: int | None) -> None:
         self._method, self._caller, self._seed = method, caller, seed
-        # Of a decorated method, each instance has its own counter, as long as it lives.
-        self._counters: dict[int, tuple[weakref.ref[Any], Counter]] = {}
+        # Of a decorated method, each instance has its own, as long as it lives.
+        self._instances: dict[int, tuple[weakref.ref[Any], _Records]] = {}
 
-    def _wrap(self, box: BlackBox, counter: Counter, signature: inspect.Signature | None) -> None:
-        self._box, self._counter, self._signature = box, counter, signature
+    def _wrap(self, box: BlackBox, records: _Records, signature: inspect.Signature | None) -> None:
+        self._box, self._signature = box, signature
+        self._counter, self._memory = records.counter, records.memory
         self._scan = may_hold(box.fn)
         # Not through `__setattr__`, which would make a black box that is a module a submodule.
         for attribute in functools.WRAPPER_ASSIGNMENTS:
@@ -70,6 +81,59 @@ class Differentiable(nn.Module):
     def evaluations(self) -> int:
         """How many points have been evaluated, those of forward passes included."""
         return self._counter.evaluations
+
+    @property
+    def calibration(self) -> Calibration:
+        """What the default method has measured: noise, curvature and the steps that follow.
+
+        A frozen value, empty before the first gradient. It may be assigned: that of another
+        `Differentiable`, or None to measure anew. It is a part of the state dict.
+        """
+        return self._memory.calibration
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration | None) -> None:
+        if not isinstance(calibration, Calibration | None):
+            raise MethodError(
+                f"`calibration = {shown(calibration)}` is not possible.",
+                "It is a value that `calibration` of a `Differentiable` has returned, or None.",
+                "Write `f.calibration = None` to measure anew.",
+            )
+        self._memory.calibration = calibration or Calibration()
+
+    @property
+    def last(self) -> LastGradient | None:
+        """What the last gradient was like: its estimated error, evaluations, seconds."""
+        return self._memory.last
+
+    def get_extra_state(self) -> Tensor:
+        """Return the calibration as one uint8 tensor, empty if nothing was measured."""
+        return (
+            torch.frombuffer(bytearray(self.calibration.encoded()), dtype=torch.uint8)
+            if (self.calibration)
+            else torch.empty(0, dtype=torch.uint8)
+        )
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take a calibration from a state dict."""
+        self.calibration = Calibration.decoded(state.cpu().numpy().tobytes())
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load; a checkpoint that was written before there was a calibration lacks nothing."""
+        own: list[str] = []
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, own, unexpected_keys, error_msgs
+        )
+        missing_keys += [key for key in own if key != prefix + "_extra_state"]
 
     @uncompiled
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -98,7 +162,8 @@ class Differentiable(nn.Module):
             args, kwargs = bound.args, bound.kwargs
         modules = survey(self._box.fn, self._box.name) if self._scan else []
         frame, tensors = self._caller.frame(self._box, self._counter, modules, args, kwargs)
-        outputs = iter(_bridge.call(Node(frame, self.method, self._seed), tensors))
+        node = Node(frame, self.method, self._seed, self._memory)
+        outputs = iter(_bridge.call(node, tensors))
         form = frame.form
         leaves = [
             form.others[i] if output.kind == "other" else next(outputs)
@@ -116,25 +181,25 @@ class Differentiable(nn.Module):
         nn.Module.__init__(bound)
         bound._set(self.method, self._caller, self._seed)
         box = dataclasses.replace(self._box, fn=MethodType(self._box.fn, instance))
-        bound._wrap(box, self._counter_of(instance), _without_self(self._signature))
+        bound._wrap(box, self._records_of(instance), _without_self(self._signature))
         return bound
 
-    def _counter_of(self, instance: Any) -> Counter:
-        """Return the instance's counter; the instance is held weakly.
+    def _records_of(self, instance: Any) -> _Records:
+        """Return the instance's counter and memory; the instance is held weakly.
 
         Instances that cannot be held weakly (`__slots__` without `__weakref__`) share one.
         """
         key = id(instance)
-        known = self._counters.get(key)
+        known = self._instances.get(key)
         if known is not None and known[0]() is instance:
             return known[1]
-        counters = self._counters
+        instances = self._instances
         try:
-            reference = weakref.ref(instance, lambda _: counters.pop(key, None))
+            reference = weakref.ref(instance, lambda _: instances.pop(key, None))
         except TypeError:
-            return self._counter
-        counters[key] = (reference, Counter())
-        return counters[key][1]
+            return _Records(self._counter, self._memory)
+        instances[key] = (reference, _Records())
+        return instances[key][1]
 
     def __repr__(self) -> str:
         """Return the function, the method and the evaluations per gradient."""
@@ -167,6 +232,7 @@ def differentiable(
     batch_dims: Any = ...,
     vectorized: bool = ...,
     chunk_size: int | None = ...,
+    bounds: Any = ...,
     scale: Any = ...,
     seed: int | None = ...,
     name: str | None = ...,
@@ -183,6 +249,7 @@ def differentiable(
     batch_dims: Any = ...,
     vectorized: bool = ...,
     chunk_size: int | None = ...,
+    bounds: Any = ...,
     scale: Any = ...,
     seed: int | None = ...,
     name: str | None = ...,
@@ -198,6 +265,7 @@ def differentiable(
     batch_dims: Any = None,
     vectorized: bool = False,
     chunk_size: int | None = None,
+    bounds: Any = None,
     scale: Any = None,
     seed: int | None = None,
     name: str | None = None,
@@ -225,6 +293,11 @@ def differentiable(
         vectorized: says that `fn` takes P points stacked on a new leading axis of every floating
             argument, and returns outputs with P leading. A gradient is then one call.
         chunk_size: at most this many points in one call of `fn`.
+        bounds: where `fn` may be evaluated, and nowhere else: for each argument a pair (lower,
+            upper) of numbers or tensors that broadcast to it, None where there is no bound; a
+            prefix of the tuple of arguments. Near a bound the points lie on the other side, or
+            closer. An argument that is outside by rounding (1e-6 of its scale) is moved to the
+            bound; one that is farther outside is an error.
         scale: the typical size of each argument, in its own units: a prefix of the tuple of
             arguments with numbers, tensors that broadcast to the argument, or None (automatic:
             the larger of |x_j| and the root mean square of its tensor, or of its column over the
@@ -254,6 +327,7 @@ def differentiable(
         "batch_dims": batch_dims,
         "vectorized": vectorized,
         "chunk_size": chunk_size,
+        "bounds": bounds,
         "scale": scale,
         "seed": seed,
         "name": name,
@@ -263,7 +337,7 @@ def differentiable(
         return functools.partial(differentiable, **settings)
     _check_function(fn)
     box = BlackBox(fn, name or _name(fn), interface, dtype, vectorized, chunk_size)
-    return Differentiable(box, method, Caller(batch_dims, scale), seed)
+    return Differentiable(box, method, Caller(batch_dims, scale, bounds), seed)
 
 
 def _name(fn: Callable[..., Any]) -> str:
@@ -304,6 +378,12 @@ def _check(settings: dict[str, Any]) -> None:
     if not isinstance(settings["name"], str | None):
         raise _refusal("name", settings["name"], "A name is a string", 'name="my function"')
     _check_numbers(settings)
+    if settings["scale"] is not None and settings["method"].is_absolute():
+        raise MethodError(
+            f"`differentiable(scale={shown(settings['scale'])})` is not possible with a shift.",
+            "Its nodes are angles at which it is exact, and a scale would change them.",
+            "Leave out `scale`; or use `FiniteDifference(stencils.CENTRAL)`, which has a step.",
+        )
 
 
 def _check_numbers(settings: dict[str, Any]) -> None:

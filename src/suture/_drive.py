@@ -6,20 +6,36 @@ a method. Its samples advance in lock step, so all their points make one round.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
+import time
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from suture import _claims, _steps
-from suture._evaluate import Evaluator, Request
+from suture import _claims, _complaints
+from suture._calibration import Tuning, combined
+from suture._evaluate import Evaluator
 from suture._frame import Frame
 from suture._inputs import Inputs
-from suture._methods import AbstractMethod, Contract, Linearization, Points, Primal
+from suture._memory import Memory, Used
+from suture._methods import (
+    AbstractMethod,
+    Contract,
+    Linearization,
+    NoFiniteValue,
+    Points,
+    Primal,
+    column_scale,
+    output_size,
+)
 from suture._results import host
+from suture._rounds import drive, request
+from suture._surroundings import Surroundings
 from suture._types import Array
 from suture.errors import MethodError
 
@@ -29,33 +45,23 @@ T = TypeVar("T")
 _ROOM = 2**22
 
 
-def drive(
-    estimates: Sequence[Generator[Points, Array, T]],
-    evaluate: Callable[[list[int], list[Points]], list[Array]],
-) -> list[T]:
-    """Advance all estimates together until each has returned.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One call that is differentiated.
 
-    Args:
-        estimates: generators that yield points and are sent their values.
-        evaluate: takes the numbers of the estimates that ask, and their points; returns the
-            values of each. Called once per round.
-
-    Returns:
-        What each generator returned, in order.
+    Attributes:
+        frame: the arguments, as the forward pass saw them.
+        method: how to differentiate.
+        seed: the user's seed.
+        memory: what is kept from one gradient of the function to the next.
+        used: what the node used before, by leaves and samples.
     """
-    results: dict[int, T] = {}
-    replies: dict[int, Array | None] = dict.fromkeys(range(len(estimates)))
-    while replies:
-        asked: dict[int, Points] = {}
-        for i, reply in replies.items():
-            try:
-                # The first `send` of a generator must be None; its type does not say so.
-                asked[i] = estimates[i].send(reply)  # type: ignore[arg-type]
-            except StopIteration as stop:
-                results[i] = stop.value
-        values = evaluate(list(asked), list(asked.values())) if asked else []
-        replies = dict(zip(asked, values, strict=True))
-    return [results[i] for i in range(len(estimates))]
+
+    frame: Frame
+    method: AbstractMethod
+    seed: int | None
+    memory: Memory
+    used: dict[Any, Used]
 
 
 class Site:
@@ -63,9 +69,7 @@ class Site:
 
     def __init__(
         self,
-        frame: Frame,
-        method: AbstractMethod,
-        seed: int | None,
+        setting: Setting,
         tensors: Sequence[Tensor],
         lead: int,
         wanted: Sequence[bool],
@@ -76,29 +80,32 @@ class Site:
         """Bring the arguments of S samples to the host.
 
         Args:
-            frame: the call.
-            method: how to differentiate.
-            seed: the user's seed.
+            setting: what is differentiated, and how.
             tensors: the tensor arguments, each with `lead` leading axes.
             lead: how many axes of vmap they have.
             wanted: by which of them to differentiate.
             values: f(x), (S, R, O), or None where it has not been evaluated.
-            frozen: the site whose scales and draws are to be used: this one is displaced from
-                it, S a multiple of its samples, and its linearizations will be subtracted.
+            frozen: the site whose scales, noise and draws are to be used: this one is displaced
+                from it, S a multiple of its samples, and its linearizations will be subtracted.
         """
-        frame.check_modes()
-        self.frame, self.method, self.seed = frame, method, seed
+        setting.frame.check_modes()
+        self.setting, self.frame, self.method = setting, setting.frame, setting.method
         self.tensors, self.lead, self.wanted = tensors, lead, tuple(wanted)
-        self.inputs = Inputs(frame, tensors, lead, self.wanted)
+        self.inputs = Inputs(self.frame, tensors, lead, self.wanted)
         self.evaluator = Evaluator(self.inputs)
         self.samples = self.inputs.samples
         self.values = values
-        self.integers: dict[int, Array] = frame.integers
+        self.integers: dict[int, Array] = self.frame.integers
         self.frozen = frozen
-        self.noise = max(frame.call.noise, frame.form.precision, method.noise_floor())
-        scales = self._scales() if frozen is None else (frozen.scale_rows, frozen.scale_shared)
-        self.scale_rows: Array = scales[0]
-        self.scale_shared: Array = scales[1]
+        self.surroundings = Surroundings(self.inputs)
+        self.tuning, self.replay = self._remembered()
+        if frozen is None:
+            self.stated = self._stated()
+            self.noise = self._noise()
+            self.scale_rows, self.scale_shared = self.surroundings.scales(self.method.is_absolute())
+        else:
+            self.stated = self.noise = frozen.noise
+            self.scale_rows, self.scale_shared = frozen.scale_rows, frozen.scale_shared
 
     @property
     def columns(self) -> int:
@@ -118,26 +125,31 @@ class Site:
     def restricted(self, method: AbstractMethod, wanted: Sequence[bool]) -> Site:
         """Return the same place with another method and other leaves to differentiate by."""
         frozen = None if self.frozen is None else self.frozen.restricted(method, wanted)
-        return Site(
-            self.frame,
-            method,
-            self.seed,
-            self.tensors,
-            self.lead,
-            wanted,
-            values=self.values,
-            frozen=frozen,
-        )
+        call = dataclasses.replace(self.setting, method=method)
+        return Site(call, self.tensors, self.lead, wanted, values=self.values, frozen=frozen)
 
     def linearize(self, keep: Sequence[Contract]) -> list[Linearization]:
         """Return the linearization of every sample, keeping of its slopes what `keep` returns."""
         self._refuse_complex()
+        before, start = self.frame.counter.evaluations, time.perf_counter()
         primals = self._primals()
         estimates = [
             self.method.linearize(primal, keep[s], self._draw(s))
             for s, primal in enumerate(primals)
         ]
-        return self._drive(primals, estimates)
+        found = self._drive(primals, estimates)
+        if self.frozen is None:
+            self._learn(primals)
+            self.setting.memory.note(
+                found,
+                primals[0].column_scale(),
+                self.frame.counter.evaluations - before,
+                time.perf_counter() - start,
+                self.inputs.projected,
+            )
+            if any(f.remarks.is_flat for f in found):
+                warnings.warn(_complaints.flat(self.frame), stacklevel=2)
+        return found
 
     def push(self, rows: Array, shared: Array) -> Array:
         """Return the output tangents (S, T, R, O) for tangents (S, T, R, d) and (S, T, p)."""
@@ -145,6 +157,8 @@ class Site:
         primals = self._primals()
         estimates = [self.method.push(p, rows[s], shared[s]) for s, p in enumerate(primals)]
         pushed: list[Array] = self._drive(primals, estimates)
+        if self.frozen is None:
+            self._learn(primals)
         return np.stack(pushed)
 
     def _drive(
@@ -152,12 +166,64 @@ class Site:
     ) -> list[T]:
         if self.frozen is None:
             estimates = [self._checked(primals[0], estimates[0]), *estimates[1:]]
+        forgiving = self.frozen is None and self.method.answers_failures()
 
         def evaluate(asked: list[int], points: list[Points]) -> list[Array]:
-            requests = [_request(i, primals[i], p) for i, p in zip(asked, points, strict=True)]
-            return self.evaluator.evaluate(requests)
+            requests = [request(i, primals[i], p) for i, p in zip(asked, points, strict=True)]
+            return self.evaluator.evaluate(requests, forgiving)
 
-        return drive(estimates, evaluate)
+        try:
+            return drive(estimates, evaluate)
+        except NoFiniteValue as lost:
+            place = self._place(lost)
+            cause = self.evaluator.failure
+            raise _complaints.both_sides(self.frame, place, lost.row, cause) from cause
+
+    def _place(self, lost: NoFiniteValue) -> str:
+        if lost.column is None:
+            return "a tangent"
+        layout = self.inputs.layout
+        column = np.zeros(self.columns)
+        column[lost.column] = lost.reach
+        rows = np.zeros((layout.rows, layout.row_width))
+        rows[lost.row] = column[: layout.row_width]
+        return self.inputs.described(rows, column[layout.row_width :])
+
+    def _key(self) -> tuple[tuple[bool, ...], int]:
+        return self.wanted, self.samples
+
+    def _remembered(self) -> tuple[Tuning | None, tuple[Array | None, ...] | None]:
+        """Return what this node used before, or what the function is calibrated with now."""
+        if self.frozen is not None:
+            return self.frozen.tuning, None
+        used = self.setting.used.get(self._key())
+        if used is not None:
+            return used.tuning, used.replay
+        tunings = self.setting.memory.calibration.tunings
+        return (tunings.get(self.frame.signature(self.wanted)) if tunings else None), None
+
+    def _stated(self) -> float:
+        """Return the noise that needs no measurement."""
+        return max(self.frame.call.noise, self.frame.form.precision, self.method.noise_floor())
+
+    def _noise(self) -> float:
+        # A second derivative by other leaves relies on what was measured by these.
+        measured = self.setting.memory.noise if self.tuning is None else self.tuning.noise
+        return max(self.stated, measured)
+
+    def _learn(self, primals: Sequence[Primal]) -> None:
+        """Keep what was measured: with the node as it was used, for the function from now on."""
+        if self._key() in self.setting.used or primals[0].tuning is None:
+            return
+        known = [primal.tuning for primal in primals if primal.tuning is not None]
+        after = combined(known)
+        replay = tuple(primal.replay for primal in primals)
+        calibrated = any(arms is not None for arms in replay)
+        # Where it did not calibrate, the tuning that it began with makes the same steps again.
+        used = after if calibrated or self.tuning is None else self.tuning
+        self.setting.used[self._key()] = Used(used, replay)
+        if after is not self.tuning:
+            self.setting.memory.learn(self.frame.signature(self.wanted), self.tuning, after)
 
     def _checked(
         self, primal: Primal, estimate: Generator[Points, Array, T]
@@ -174,19 +240,21 @@ class Site:
             estimate = _claims.accompanied(estimate, check, self._establishing(established))
         analytic = self._unchecked("complex", [self.method.is_complex()] * len(self.wanted))
         if analytic:
-            check = _claims.check_complex(primal, name, self._draw(0))
-            estimate = _claims.preceded(estimate, check, self._establishing(analytic))
+            honest = _claims.check_complex(primal, name, self._draw(0))
+            estimate = _claims.preceded(estimate, honest, self._establishing(analytic))
         return estimate
 
     def _establishing(self, facts: frozenset[Any]) -> Callable[[], None]:
         return functools.partial(self.frame.counter.checked.update, facts)
 
     def _primals(self) -> list[Primal]:
-        if self.values is None and (self.method.needs_value() or self.frozen is None):
+        around = self.surroundings
+        needed = self.method.needs_value() or self.frozen is None or around.is_bounded
+        if self.values is None and needed:
             self.evaluate()
-        layout = self.inputs.layout
         derivative: Literal[1, 2] = 1 if self.frozen is None else 2
         period = len(self.scale_rows)
+        typical, size = self._typical()
         return [
             Primal(
                 rows=self.inputs.rows[s],
@@ -195,33 +263,28 @@ class Site:
                 outputs=self.frame.form.width,
                 scale_rows=self.scale_rows[s % period],
                 scale_shared=self.scale_shared[s % period],
-                noise=self.noise,
+                noise=self.stated,
                 derivative=derivative,
-                round=None if layout.exact else layout.round,
+                round=around.round(s),
                 capacity=max(1, _ROOM // self.samples),
+                room=around.room(s),
+                precision=self.frame.call.noise,
+                typical=typical,
+                size=size,
+                tuning=self.tuning,
+                replay=None if self.replay is None else self.replay[s],
             )
             for s in range(self.samples)
         ]
 
-    def _scales(self) -> tuple[Array, Array]:
-        """Return the scale of each column: the user's, or the typical size of its input."""
-        scales = []
-        displaced = iter(self.inputs.arrays)
-        for leaf, scale, want in zip(
-            self.frame.call.leaves, self.frame.call.scales, self.wanted, strict=True
-        ):
-            if not want:
-                continue
-            array = next(displaced)
-            if scale is not None:
-                sizes = np.broadcast_to(scale, array.shape)
-            elif leaf.batch_dim is not None:
-                sizes = _steps.typical_size(array, (1 + leaf.batch_dim,))
-            else:
-                sizes = _steps.typical_size(array, tuple(range(1, array.ndim)))
-            # A complex element is two columns, of the same scale.
-            scales.append(sizes * (1 + 1j) if leaf.dtype.is_complex else sizes)
-        return self.inputs.layout.gather(scales, (self.samples,))
+    def _typical(self) -> tuple[Array | None, float | None]:
+        """Return the typical size of inputs and output over all samples; one knows its own."""
+        if self.samples == 1 or self.frozen is not None or self.values is None:
+            return None, None
+        scales = [
+            column_scale(r, s) for r, s in zip(self.scale_rows, self.scale_shared, strict=True)
+        ]
+        return np.sqrt(np.mean(np.square(scales), axis=0)), output_size(self.values)
 
     def _draw(self, sample: int) -> Callable[[], np.random.Generator]:
         """Return what makes the generator of a sample: a function of its inputs and the seed.
@@ -232,7 +295,7 @@ class Site:
             return self.frozen._draw(sample % self.frozen.samples)
 
         def draw() -> np.random.Generator:
-            digest = hashlib.blake2b(repr(self.seed).encode(), digest_size=16)
+            digest = hashlib.blake2b(repr(self.setting.seed).encode(), digest_size=16)
             digest.update(self.inputs.rows[sample].tobytes())
             digest.update(self.inputs.shared[sample].tobytes())
             for constant in self.inputs.constants:
@@ -264,11 +327,18 @@ class Site:
         return frozenset() if facts <= self.frame.counter.checked else facts
 
     def _refuse_complex(self) -> None:
-        if not self.method.is_complex():
-            return
         leaves = [
             leaf for leaf, want in zip(self.frame.call.leaves, self.wanted, strict=True) if want
         ]
+        if self.method.is_absolute() and any(leaf.dtype.is_complex for leaf in leaves):
+            raise MethodError(
+                f"`{self.frame.box.name}` was to be differentiated by a complex input with a "
+                "shift.",
+                "A shift is exact for angles, and an angle is a real number.",
+                "Pass the angles as real tensors, or use `FiniteDifference(stencils.CENTRAL)`.",
+            )
+        if not self.method.is_complex():
+            return
         outputs = self.frame.form.outputs
         if any(leaf.dtype.is_complex for leaf in leaves) or any(
             o.kind == "complex" for o in outputs
@@ -281,22 +351,3 @@ class Site:
                 "Use `FiniteDifference(stencils.CENTRAL)`, or return the real and the imaginary "
                 "part as two real outputs.",
             )
-
-
-def _request(sample: int, primal: Primal, points: Points) -> Request:
-    """Fill in what a point leaves as it is: a private copy for each point."""
-    rows, shared = points.rows, points.shared
-    same_shared = shared is None or shared.size == 0
-    if rows is None:
-        rows = _repeated(primal.rows, len(points))
-    if shared is None:
-        shared = _repeated(primal.shared, len(points))
-    if rows.dtype != shared.dtype:  # one part has complex displacements, the other none
-        rows, shared = rows.astype(np.complex128), shared.astype(np.complex128)
-    return Request(sample, rows, shared, same_shared)
-
-
-def _repeated(array: Array, count: int) -> Array:
-    copies = np.empty((count, *array.shape))
-    copies[...] = array
-    return copies

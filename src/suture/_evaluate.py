@@ -18,7 +18,7 @@ from suture import _complaints, _results
 from suture._inputs import Batch, Inputs
 from suture._results import Read
 from suture._types import Array, Stack
-from suture.errors import BadResult, EvaluationError, SutureError
+from suture.errors import BadResult, EvaluationError, PointFailed, SutureError
 
 
 @dataclasses.dataclass(slots=True)
@@ -44,6 +44,8 @@ class Evaluator:
     def __init__(self, inputs: Inputs) -> None:
         """Take the arguments, and where they come from."""
         self.inputs, self.frame = inputs, inputs.frame
+        self._forgiving = False
+        self.failure: Exception | None = None
 
     def forward(self) -> tuple[Array, dict[int, Array]]:
         """Evaluate f(x) of every sample; nothing is displaced.
@@ -51,6 +53,7 @@ class Evaluator:
         Returns:
             The values (S, R, O), and the integer outputs (S, *shape) by their position.
         """
+        self._forgiving = False
         vectorized = self.frame.box.vectorized
         integers: dict[int, list[Array]] = {}
         values: list[Array] = []
@@ -64,8 +67,15 @@ class Evaluator:
                 integers.setdefault(i, []).extend(arrays)
         return _concatenate(values), {i: np.concatenate(v) for i, v in integers.items()}
 
-    def evaluate(self, requests: Sequence[Request]) -> list[Array]:
-        """Return the values (P, R, O) of each request; points that can share a call do."""
+    def evaluate(self, requests: Sequence[Request], forgiving: bool = False) -> list[Array]:
+        """Return the values (P, R, O) of each request; points that can share a call do.
+
+        Args:
+            requests: what to evaluate.
+            forgiving: whether a point may fail, by a value that is not finite or by raising
+                `PointFailed`; its values are then not finite.
+        """
+        self._forgiving = forgiving
         if len(requests) == 1:
             (request,) = requests
             samples = [request.sample] * len(request.rows)
@@ -118,7 +128,7 @@ class Evaluator:
             values, integers = (
                 self._run_each(batch) if stack == "none" else self._run_stacked(stack, batch)
             )
-        if not np.isfinite(values).all():
+        if not self._forgiving and not np.isfinite(values).all():
             point = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
             one = batch.chunk(point, point + 1)
             where = functools.partial(self.inputs.where, one)
@@ -142,7 +152,12 @@ class Evaluator:
                 for constant in self.inputs.constants
             ]
             one = functools.partial(batch.chunk, p, p + 1)
-            result = self._call("none", one, inputs)
+            try:
+                result = self._call("none", one, inputs)
+            except PointFailed as failure:
+                values = self._failed(failure, batch, values)
+                values[p] = np.nan
+                continue
             if values is None and self._is_known(result):
                 form, values = self.frame.outcome, self._room(batch)
             if quick and values is not None and form is not None and form.is_alike(result):
@@ -154,6 +169,13 @@ class Evaluator:
                 values = self._room(batch)
             _results.store(self.frame.form.outputs, leaves, values[p : p + 1], integers)
         return (self._room(batch) if values is None else values), integers
+
+    def _failed(self, failure: PointFailed, batch: Batch, values: Array | None) -> Array:
+        """Take note of a failed point, or raise; return the room for values."""
+        if not self._forgiving:
+            raise failure
+        self.failure = failure
+        return self._room(batch) if values is None else values
 
     def _is_known(self, result: Any) -> bool:
         """Whether the first result of this call has the form of the last call's; then take it."""
@@ -177,18 +199,33 @@ class Evaluator:
         for start in range(0, count, size):
             chunk = batch.chunk(start, start + size)
             one = functools.partial(batch.chunk, start, start + size)
-            leaves = self._read(
-                stack, chunk, self._call(stack, one, self.inputs.of_call(stack, chunk))
-            )
+            try:
+                result = self._call(stack, one, self.inputs.of_call(stack, chunk))
+            except PointFailed as failure:
+                values = self._failed(failure, batch, values)
+                values[start : start + size] = self._alone(stack, chunk)
+                continue
+            leaves = self._read(stack, chunk, result)
             if values is None:  # the first result fixes the form
                 values = self._room(batch)
             _results.store(self.frame.form.outputs, leaves, values[start : start + size], integers)
         return (self._room(batch) if values is None else values), integers
 
+    def _alone(self, stack: Stack, chunk: Batch) -> Array:
+        """Return values of points of a call that failed, each evaluated by itself."""
+        count = len(chunk.samples)
+        if count == 1:
+            return np.full(self._room(chunk).shape, np.nan)
+        parts = [self._run_stacked(stack, chunk.chunk(p, p + 1))[0] for p in range(count)]
+        return np.concatenate(parts)
+
     def _call(self, stack: Stack, chunk: Callable[[], Batch], inputs: list[Any]) -> Any:
         args, kwargs = self.frame.arguments(inputs)
         try:
             result = self.frame.box.fn(*args, **kwargs)
+        except PointFailed as failure:
+            self._located(failure, chunk())
+            raise
         except SutureError:
             raise
         except Exception as error:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from suture import _tree
+from suture._bounds import Pair
 from suture._layout import Layout, Leaf
 from suture._results import Outcome
 from suture._torch import default_device, is_any_autocast_enabled
@@ -69,6 +70,7 @@ class CallForm:
         positions: where the tensors stand among the leaves.
         leaves: the tensors' form.
         scales: the user's scale for each tensor, None for automatic ones.
+        bounds: the user's bounds for each tensor, None where there are none.
         rows: the size of the batch, None without `batch_dims`.
         device: where results go.
         dtype: the promoted dtype of the floating tensors, None without any.
@@ -76,6 +78,7 @@ class CallForm:
         plain: whether the arguments are positional and not nested: a fast path.
         bare: whether they are nothing but tensors: a faster one.
         layouts: those that were needed so far.
+        signatures: likewise.
         last_outcome: the form of the result of the last call of this form.
     """
 
@@ -83,6 +86,7 @@ class CallForm:
     positions: list[int]
     leaves: list[Leaf]
     scales: list[Array | None]
+    bounds: list[Pair | None]
     rows: int | None
     device: torch.device
     dtype: torch.dtype | None
@@ -90,6 +94,7 @@ class CallForm:
     plain: bool
     bare: bool
     layouts: dict[tuple[bool, ...], Layout] = dataclasses.field(default_factory=dict)
+    signatures: dict[tuple[bool, ...], str] = dataclasses.field(default_factory=dict)
     last_outcome: Outcome | None = None
 
     def layout(self, wanted: tuple[bool, ...]) -> Layout:
@@ -201,6 +206,23 @@ class Frame:
             and default_device() == self.ambient_device
             and not is_any_autocast_enabled()
         )
+
+    def signature(self, wanted: tuple[bool, ...]) -> str:
+        """Return what a calibration depends on: dtypes and shapes without the batch.
+
+        For a person too: `x float64[batch, 3], w* float64[2]`, differentiated by w.
+        """
+        known = self.call.signatures.get(wanted)
+        if known is None:
+            parts = []
+            for name, leaf, want in zip(self.names(), self.call.leaves, wanted, strict=True):
+                sizes = [str(size) for size in leaf.row_shape]
+                if leaf.batch_dim is not None:
+                    sizes.insert(leaf.batch_dim, "batch")
+                dtype = str(leaf.dtype).removeprefix("torch.")
+                parts.append(f"{name}{'*' * want} {dtype}[{', '.join(sizes)}]")
+            known = self.call.signatures[wanted] = ", ".join(parts)
+        return known
 
     def names(self) -> list[str]:
         """Return what each tensor argument is called: `x`, `state['mass']`."""

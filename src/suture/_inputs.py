@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from suture import _complaints
+from suture._bounds import project
 from suture._frame import Frame
 from suture._layout import rounded
 from suture._results import host
+from suture._sizes import leaf_size
 from suture._torch import CPU
 from suture._types import Array, Stack
 from suture.errors import MethodError
@@ -63,6 +65,9 @@ class Inputs:
                 "Skip the call where the mapped dimension has size 0: `if len(x): …`.",
             )
         self.devices = [tensor.device for tensor in tensors]
+        # How many numbers were outside of their bounds by rounding.
+        self.projected = 0
+        tensors = self._within_bounds(tensors)
         # Of each argument that is not displaced, one tensor a sample; None for the others.
         self.constants: list[Sequence[Tensor] | None] = []
         self.arrays: list[Array] = []
@@ -79,6 +84,29 @@ class Inputs:
                 self.constants.append(constant.reshape(shape).unbind(0) if lead else (constant,))
         self.layout = frame.call.layout(tuple(wanted))
         self.rows, self.shared = self.layout.gather(self.arrays, (self.samples,))
+
+    def _within_bounds(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Bring what is outside of its bounds by rounding to them, or raise."""
+        call = self.frame.call
+        if not any(pair is not None for pair in call.bounds):
+            return tensors
+        inside = []
+        for i, (tensor, leaf, pair) in enumerate(
+            zip(tensors, call.leaves, call.bounds, strict=True)
+        ):
+            if pair is not None:
+                array = np.asarray(host(tensor), np.float64).reshape((self.samples, *leaf.shape))
+                array = rounded(array, leaf.dtype)
+                scale = call.scales[i]
+                size = leaf_size(array, leaf.batch_dim) if scale is None else scale
+                place = self.frame.names()[i]
+                array, count = project(array, pair, size, self.frame.box.name, place)
+                if count:
+                    self.projected += count
+                    tensor = torch.from_numpy(array.reshape(tuple(tensor.shape)))
+                    tensor = tensor.to(self.devices[i], leaf.dtype)
+            inside.append(tensor)
+        return inside
 
     def arguments(self, sample: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return private copies of (args, kwargs) at x, as the function receives them."""
@@ -167,6 +195,10 @@ class Inputs:
             return f"in a call of {len(batch.samples)} stacked points"
         rows = batch.rows[0] - self.rows[batch.samples[0]]
         shared = batch.shared[0] - self.shared[batch.samples[0]]
+        return self.described(rows, shared)
+
+    def described(self, rows: Array, shared: Array) -> str:
+        """Say what is displaced, (R, d) and (p,): `x[5] increased by 2.1e-06`."""
         names = self.frame.names()
         displaced = [names[i] for i, constant in enumerate(self.constants) if constant is None]
         return _complaints.describe(self.layout, displaced, rows, shared)

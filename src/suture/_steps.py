@@ -12,12 +12,8 @@ Journal on Scientific and Statistical Computing 4(2), 310-321.
 from __future__ import annotations
 
 import dataclasses
-import math
-
-import numpy as np
 
 from suture._stencil import Stencil
-from suture._types import Array
 
 # The complex step subtracts nothing, so it cannot be too small: h² must vanish beside 1, and
 # h times any scale must not underflow. 2^-100 = 8e-31 does both in float32 and in float64.
@@ -26,9 +22,6 @@ _COMPLEX_STEP = 2.0**-100
 # A score estimate divides the whole of f by its step, so that its variance is (f / h)² / k: 1/10
 # of the scale is where that is usable and the smoothing still small.
 _SMOOTHING = 0.1
-
-# Numbers between these can be squared, and a million squares added.
-_SAFE = (1e-140, 1e140)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,8 +41,11 @@ class Steps:
 def first_order(stencil: Stencil, noise: float) -> float:
     """Return the step of a first derivative: noise^(1 / (order + 1)).
 
-    The step of a score estimate (order 0) is a smoothing radius.
+    The step of a score estimate (order 0) is a smoothing radius. An absolute rule has none: its
+    nodes are the displacements.
     """
+    if stencil.absolute:
+        return 1.0
     if stencil.is_complex:
         return _COMPLEX_STEP
     if stencil.order == 0:
@@ -62,9 +58,11 @@ def second_order(stencil: Stencil, noise: float, step: float | None) -> Steps:
 
     The errors are h^q and t² by truncation and noise / (h t) by noise. They are equal for
     t = h^(q/2) and h = noise^(1 / (3q/2 + 1)); then t = (noise / h)^(1/3), which is also the
-    best t for an h that is given. Where the inner derivative is exact (complex step), only
-    t² and noise / t remain, and t = noise^(1/3).
+    best t for an h that is given. Where the inner derivative is exact (complex step, shift),
+    only t² and noise / t remain, and t = noise^(1/3).
     """
+    if stencil.absolute:
+        return Steps(1.0, noise ** (1 / 3))
     if stencil.is_complex:
         return Steps(step or _COMPLEX_STEP, noise ** (1 / 3))
     if stencil.order == 0:
@@ -72,35 +70,3 @@ def second_order(stencil: Stencil, noise: float, step: float | None) -> Steps:
     else:
         inner = step or float(noise ** (1 / (1.5 * stencil.order + 1)))
     return Steps(inner, (noise / inner) ** (1 / 3))
-
-
-def typical_size(x: Array, axes: tuple[int, ...]) -> Array:
-    """Return max(|x_j|, rms of x over `axes`), and 1 where both are zero.
-
-    Args:
-        x: real or complex values, any shape, in the user's units.
-        axes: the leaf's axes; its batch axis alone for a leaf with a batch of rows.
-
-    Returns:
-        The scale of each element, real, in the shape of x.
-    """
-    size = np.abs(x)
-    if size.size == 0:
-        return size
-    largest = size.max(axis=axes, keepdims=True)
-    if largest.size == 1 and _SAFE[0] < largest.item() < _SAFE[1]:
-        flat = size.reshape(-1)
-        usual: Array = np.maximum(size, math.sqrt(float(flat @ flat) / flat.size))
-        return usual
-    if not np.isfinite(largest).all():
-        # NaN and infinity (padding, masks) say nothing about the size of the others.
-        size = np.where(np.isfinite(size), size, 0.0)
-        largest = size.max(axis=axes, keepdims=True)
-    largest[largest == 0] = 1.0
-    # Divided by the largest, so that squares neither overflow nor underflow.
-    unit = size / largest
-    count = x.size // largest.size
-    rms = largest * np.sqrt(np.sum(unit * unit, axis=axes, keepdims=True) / count)
-    scale: Array = np.maximum(size, rms)
-    scale[scale == 0] = 1.0
-    return scale

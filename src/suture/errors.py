@@ -2,7 +2,8 @@
 
     SutureError
     ├── EvaluationError        fn raised                                     (.point)
-    │   └── BadResult          fn returned something that is not a result
+    │   ├── BadResult          fn returned something that is not a result
+    │   └── PointFailed        fn itself says so: raise it for a point that cannot be evaluated
     ├── MethodError            an illegal combination; also a ValueError
     ├── TransformError         a torch transform that would give a wrong number
     └── MissingExtraError      an optional dependency is absent; also an ImportError
@@ -55,6 +56,28 @@ class EvaluationError(SutureError):
 
 class BadResult(EvaluationError):
     """The black box returned something that is not a result: NaN, a string, another shape."""
+
+
+class PointFailed(EvaluationError):
+    """The black box says that a point is bad: a solver did not converge, a mesh was torn.
+
+    Raise it inside of the black box. The default method then looks at the other side of x, as it
+    does for NaN; any other exception ends the gradient.
+
+    Args:
+        reason: what a person should read.
+    """
+
+    def __init__(self, reason: str = "this point is bad", *lines: str) -> None:
+        """Make three lines of the reason."""
+        if lines:  # made anew by unpickling
+            super().__init__(reason, *lines)
+            return
+        super().__init__(
+            f"The black box says that a point failed: {reason}.",
+            "The value at x itself, and one on some side of it, are needed.",
+            "Restrict the inputs with `torch.clamp`, or give `bounds=` to `differentiable`.",
+        )
 
 
 class MethodError(SutureError, ValueError):

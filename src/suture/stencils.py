@@ -8,12 +8,13 @@
 | `central(order)` | order | step^order | smooth functions that are expensive to get right |
 | `richardson(levels)` | 2·levels | step^(2·levels) | the same, with nested arms |
 | `COMPLEX_STEP` | 1 | to rounding | functions that accept complex inputs and stay analytic |
+| `shift(angle)` | 2 | exact | angles of rotations, as in quantum circuits: no step, no scale |
 | `ONE_POINT` | 1 | variance | score estimates along random directions only |
 """
 
 from __future__ import annotations
 
-from suture._stencil import Stencil, central, richardson
+from suture._stencil import Stencil, central, richardson, shift
 
 FORWARD = Stencil((0, 1), (-1, 1), order=1)
 """(f(x + h) - f(x)) / h."""
@@ -39,4 +40,5 @@ __all__ = [
     "Stencil",
     "central",
     "richardson",
+    "shift",
 ]

@@ -74,7 +74,7 @@ class Call(Stacked):
         # back to this node in the second derivative.
         kept = ctx.kept.setdefault(asked, [])
         made = ctx.node
-        node = Node(made.frame, made.method, made.seed, made.lead, asked, present, kept=kept)
+        node = dataclasses.replace(made, wanted=asked, outputs=present, kept=kept)
         gradients = _pull_back(node, [*leaves, raw], given_of(cotangents))
         return (None, *spread(gradients, asked))
 

@@ -6,13 +6,17 @@ from suture._methods._base import (
     AbstractMethod,
     Contract,
     Linearization,
+    NoFiniteValue,
     Points,
     Primal,
+    Remarks,
     Room,
+    column_scale,
     contract,
+    output_size,
 )
 from suture._methods._custom_vjp import CustomVJP
-from suture._methods._displace import unit_length
+from suture._methods._displace import rounded, unit_length
 from suture._methods._finite_difference import FiniteDifference
 
 __all__ = [
@@ -21,9 +25,14 @@ __all__ = [
     "CustomVJP",
     "FiniteDifference",
     "Linearization",
+    "NoFiniteValue",
     "Points",
     "Primal",
+    "Remarks",
     "Room",
+    "column_scale",
     "contract",
+    "output_size",
+    "rounded",
     "unit_length",
 ]

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Generator
 from typing import Literal, TypeAlias
 
 import numpy as np
 
+from suture._calibration import Tuning
 from suture._types import Array, Draw, Round
 from suture.directions import AbstractDirections
 
@@ -50,12 +52,20 @@ class Primal:
         outputs: the number O.
         scale_rows: (R, d) typical sizes, in units of x.
         scale_shared: (p,) typical sizes.
-        noise: noise of f, relative to its largest output.
+        noise: noise of f, relative to its largest output; a method that measures it writes it
+            here.
         derivative: 1, or 2 where two linearizations will be subtracted.
         round: rounds inputs to the precision that f receives, and into the bounds; None where
             neither is needed.
         capacity: about how many numbers the points and values of one yield may hold.
         room: how far the inputs may move, None without bounds.
+        precision: relative rounding of the numbers that f receives.
+        typical: (n,) typical size of each column over all rows and samples; None: of this one.
+        size: ‖f(x)‖ of a row, the root mean square over all of them; None: of this one.
+        tuning: what was measured before, None if nothing was; a method that measures writes what
+            is known from then on here.
+        replay: (n,) the arms of the central differences that this node took before, None if it
+            took none; a method that chooses arms writes them here.
     """
 
     rows: Array
@@ -69,11 +79,44 @@ class Primal:
     round: Round | None
     capacity: int
     room: Room | None = None
+    precision: float = 2.0**-52
+    typical: Array | None = None
+    size: float | None = None
+    tuning: Tuning | None = None
+    replay: Array | None = None
 
     @property
     def columns(self) -> int:
         """The number n of columns."""
         return int(self.rows.shape[1]) + len(self.shared)
+
+    def column_scale(self) -> Array:
+        """Return the typical size of each column, (n,)."""
+        return (
+            column_scale(self.scale_rows, self.scale_shared)
+            if self.typical is None
+            else (self.typical)
+        )
+
+    def output_size(self) -> float:
+        """Return ‖f(x)‖ of a row."""
+        if self.size is None:
+            self.size = 0.0 if self.value is None else output_size(self.value)
+        return self.size
+
+
+def column_scale(scale_rows: Array, scale_shared: Array) -> Array:
+    """Return the typical size of each column, (n,), from those of its rows."""
+    # The typical size in a row is at least that of the column, and no less in the smallest row.
+    smallest = scale_rows[0] if len(scale_rows) == 1 else scale_rows.min(axis=0)
+    return np.concatenate([smallest, scale_shared]) if scale_shared.size else smallest
+
+
+def output_size(values: Array) -> float:
+    """Return the root mean square over the rows of ‖f(x)‖, for values (…, R, O)."""
+    flat = values.reshape(-1)
+    rows = max(1, values.size // max(1, values.shape[-1]))
+    return math.sqrt(float(flat @ flat) / rows)
 
 
 @dataclasses.dataclass(slots=True)
@@ -104,6 +147,54 @@ Pushforward: TypeAlias = Generator[Points, Array, Array]
 """Yields points, is sent values (P, R, O), returns output tangents (T, R, O)."""
 
 
+class NoFiniteValue(Exception):
+    """f has no finite value on either side of an input; whoever knows its name says so.
+
+    Attributes:
+        column: the number of the input, 0 ≤ column < n, None along a direction.
+        row: in which row, R = 1 without a batch.
+        reach: how far from x the nearest point was that was tried, in units of x.
+    """
+
+    def __init__(self, column: int | None, row: int, reach: float) -> None:
+        """Keep where it was."""
+        super().__init__(column, row, reach)
+        self.column, self.row, self.reach = column, row, reach
+
+
+@dataclasses.dataclass(slots=True)
+class Remarks:
+    """What a method did besides the ordinary, counted in inputs.
+
+    Attributes:
+        retried: whose arms had to be longer or shorter.
+        central: that were differenced centrally because one side would have been worse than
+            asked for.
+        one_sided: whose other side failed.
+        bounded: whose step was turned or shortened by a bound.
+        calibrated: why f was calibrated, empty if it was not.
+        is_flat: whether f did not change at all, however far the inputs went.
+    """
+
+    retried: int = 0
+    central: int = 0
+    one_sided: int = 0
+    bounded: int = 0
+    calibrated: str = ""
+    is_flat: bool = False
+
+    def __add__(self, other: Remarks) -> Remarks:
+        """Return both together."""
+        return Remarks(
+            self.retried + other.retried,
+            self.central + other.central,
+            self.one_sided + other.one_sided,
+            self.bounded + other.bounded,
+            self.calibrated or other.calibrated,
+            self.is_flat or other.is_flat,
+        )
+
+
 @dataclasses.dataclass(slots=True)
 class Linearization:
     """What a method knows of f near x: slopes along directions.
@@ -120,6 +211,11 @@ class Linearization:
         unit_rows: (R, d) what a seed of 1 displaces, in units of x; None if slopes are per
             unit of x already.
         unit_shared: (p,) likewise.
+        error: (K,) estimated error of each slope, the root of the sum of squares over rows and
+            outputs, in the units of the slopes; None where the method has no estimate.
+        norms: (K,) the size of each slope, likewise.
+        relative_sampling: the relative error that random directions add, 0 for coordinates.
+        remarks: what the method did besides the ordinary.
     """
 
     directions: AbstractDirections
@@ -127,6 +223,10 @@ class Linearization:
     kept: Array
     unit_rows: Array | None
     unit_shared: Array | None
+    error: Array | None = None
+    norms: Array | None = None
+    relative_sampling: float = 0.0
+    remarks: Remarks = dataclasses.field(default_factory=Remarks)
 
     def gradients(self, d: int) -> tuple[Array, Array]:
         """Return the gradients (C, R, d) and (C, p) of products with C cotangents."""
@@ -188,6 +288,10 @@ class AbstractMethod(abc.ABC):
     @abc.abstractmethod
     def is_complex(self) -> bool:
         """Whether f is evaluated at complex inputs."""
+
+    def is_absolute(self) -> bool:
+        """Whether displacements are in the inputs' own units: then every scale is 1."""
+        return False
 
     @abc.abstractmethod
     def outer_step(self, noise: float) -> float:

@@ -83,8 +83,8 @@ class CustomVJP(AbstractMethod):
         return 0.0
 
     def answers_failures(self) -> bool:
-        """False: a failed point is an error."""
-        return False
+        """As the differences for what the rule does not know."""
+        return self.remainder.answers_failures()
 
     def transposes_by_difference(self) -> bool:
         """True: where there is no `jvp`, the transpose is a difference."""

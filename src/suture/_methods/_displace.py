@@ -58,7 +58,8 @@ def displace(
     """Return the points of K directions, node after node, and what was really taken.
 
     For unit vectors that is Σ_s w_s (x + δ_s - x) in units of x, (K, R) or (K, 1): the divisor
-    of the quotient. For dense seeds it is the seeds after rounding, (K, n).
+    of the quotient. For dense seeds it is the seeds after rounding,
+    (K, n).
     """
     nodes = rule.moved_nodes
     d = primal.rows.shape[1]
@@ -88,40 +89,61 @@ def displace(
 def _displace_columns(
     primal: Primal, rule: Stencil, seeds: Array, unit_rows: Array, unit_shared: Array
 ) -> tuple[Points, Array]:
+    unit = own_columns(primal, seeds, unit_rows, unit_shared)  # (K, R)
+    points, displacements = column_points(
+        primal, seeds, rule.moved_nodes[:, None] * unit[:, None, :]
+    )
+    with np.errstate(invalid="ignore"):  # infinity minus infinity, see below
+        taken = (rule.moved_weights @ displacements).real
+    size = np.abs(taken)
+    if not (size.min() > 0 and size.max() < np.inf):  # some are zero, NaN or infinite
+        _check_moved(taken, unit)
+    return points, taken
+
+
+def own_columns(primal: Primal, columns: Array, rows: Array, shared: Array) -> Array:
+    """Return, of numbers (R, d) and (p,) that belong to inputs, those of some columns, (K, R).
+
+    The columns are all in the rows or all shared; R is 1 for shared ones.
+    """
     d = primal.rows.shape[1]
-    in_rows = bool(seeds[0] < d)
-    base, unit = (primal.rows, unit_rows) if in_rows else (primal.shared[None], unit_shared[None])
-    # A block of unit vectors is a range of columns.
-    start = int(seeds[0]) - (0 if in_rows else d)
-    columns = slice(start, start + len(seeds))
-    nodes = rule.moved_nodes
-    shape = (len(seeds), len(nodes), *base.shape)
-    moved = np.empty(shape, np.complex128 if rule.is_complex else np.float64)
+    own: Array = rows[:, columns].T if columns[0] < d else shared[None, columns - d].T
+    return own
+
+
+def column_points(primal: Primal, columns: Array, moves: Array) -> tuple[Points, Array]:
+    """Return points that displace one column each, and the displacements really taken.
+
+    Args:
+        primal: where.
+        columns: (K,) all in the rows or all shared.
+        moves: (K, s, R) in units of x, R = 1 for shared columns.
+
+    Returns:
+        K·s points, and (K, s, R) displacements after rounding.
+    """
+    d = primal.rows.shape[1]
+    in_rows = bool(columns[0] < d)
+    base, own = (primal.rows, columns) if in_rows else (primal.shared[None], columns - d)
+    each = np.arange(len(columns))
+    moved = np.empty((*moves.shape[:2], *base.shape), moves.dtype)
     moved[...] = base
-    here = base[:, columns].T[:, None]  # (K, 1, R)
-    displaced = here + nodes[:, None] * unit[:, columns].T[:, None]  # (K, s, R)
-    _own(moved, columns)[...] = displaced
+    here = base[:, own].T[:, None]  # (K, 1, R)
+    displaced = here + moves
+    moved[each, :, :, own] = displaced
     flat = moved.reshape((-1, *base.shape))
     points = Points(flat, None) if in_rows else Points(None, flat[:, 0])
     if primal.round is not None:
         points = rounded(points, primal)
         exact = points.rows if points.rows is not None else points.shared
         assert exact is not None  # the block displaces one of the two
-        displaced = _own(exact.reshape(shape), columns)
-    with np.errstate(invalid="ignore"):  # infinity minus infinity, see below
-        taken = (rule.moved_weights @ (displaced - here)).real
-    size = np.abs(taken)
-    if not (size.min() > 0 and size.max() < np.inf):  # some are zero, NaN or infinite
+        displaced = exact.reshape(moved.shape)[each, :, :, own]
+    with np.errstate(invalid="ignore"):
+        taken = displaced - here
+    if not np.isfinite(here).all():
         # Where x is NaN or infinite it cannot be displaced, and what f does not read has slope 0.
-        taken = np.where(np.isfinite(here[:, 0]), taken, 1.0)
-        _check_moved(taken, unit[:, columns].T)
+        taken = np.where(np.isfinite(here), taken, moves)
     return points, taken
-
-
-def _own(points: Array, columns: slice) -> Array:
-    """View the column that each direction displaces, (K, s, R), of points (K, s, R, w)."""
-    own: Array = np.einsum("ksrk->ksr", points[..., columns])
-    return own
 
 
 def _check_columns(points: Array | None, base: Array, unit: Array) -> None:

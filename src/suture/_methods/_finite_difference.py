@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Generator
 
 import numpy as np
 
 from suture import _steps
+from suture._calibration import Tuning
+from suture._methods._along import tangent_slopes
 from suture._methods._base import (
     AbstractMethod,
     Contract,
@@ -16,23 +19,22 @@ from suture._methods._base import (
     Points,
     Primal,
     Pushforward,
+    Remarks,
 )
-from suture._methods._displace import (
-    along,
-    blocks,
-    combine,
-    directions_per_block,
-    displace,
-    fraction_taken,
-    joined,
-    rounded,
-    unit_length,
-)
+from suture._methods._by_stencil import by_column, by_direction
+from suture._methods._calibrate import calibrate, noise_only, replay
+from suture._methods._displace import directions_per_block
+from suture._methods._measure import Noise
+from suture._methods._steady import Steady
 from suture._stencil import Stencil
 from suture._types import Array, Draw
-from suture.directions import AbstractDirections, Coordinate
+from suture.directions import AbstractDirections, AbstractRandomDirections, Coordinate
 from suture.errors import MethodError, TransformError, shown
-from suture.stencils import FORWARD
+from suture.stencils import CENTRAL, FORWARD
+
+# With more inputs than this no curvature is measured: the second evaluation of each input, once,
+# would cost more than it brings to all but a long training.
+_LAZY = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,8 @@ class FiniteDifference(AbstractMethod):
     """Estimate slopes from f at displaced points.
 
         slope_k = Re Σ_s w_s f(x + h t_s scale∘d_k) / h
+
+    With an absolute stencil (`stencils.shift`) step and scale are 1, whatever the input.
 
     Args:
         stencil: nodes t and weights w, from `suture.stencils`; None means `FORWARD`.
@@ -61,12 +65,23 @@ class FiniteDifference(AbstractMethod):
     _: dataclasses.KW_ONLY
     step: float | None = None
     noise: float | None = None
+    rtol: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is not lawful: the only place that does."""
         _check_types(self.stencil, self.directions)
         _check_positive("step", self.step)
         _check_positive("noise", self.noise)
+        _check_positive("rtol", self.rtol)
+        if self.rtol is not None and not (
+            self._is_tuned and isinstance(self.directions, Coordinate)
+        ):
+            raise MethodError(
+                f"`FiniteDifference(rtol={self.rtol:g})` has a stencil, a step or directions too.",
+                "The calibration chooses the inputs that are differenced centrally; a named "
+                "stencil, a step and random directions do without.",
+                f"Write `FiniteDifference(rtol={self.rtol:g})`, or leave `rtol` out.",
+            )
         if not self.rule.consistent and not self.directions.centered:
             raise MethodError(
                 f"A stencil whose weights sum to {sum(self.rule.weights):g} cannot be used with "
@@ -76,6 +91,8 @@ class FiniteDifference(AbstractMethod):
                 "Use `FiniteDifference(stencils.ONE_POINT, directions.Gaussian(64))`, or another "
                 "stencil.",
             )
+        if self.rule.absolute:
+            _check_absolute(self.step, self.directions)
 
     @property
     def rule(self) -> Stencil:
@@ -99,6 +116,10 @@ class FiniteDifference(AbstractMethod):
         """Whether the stencil has complex nodes."""
         return self.rule.is_complex
 
+    def is_absolute(self) -> bool:
+        """Whether the nodes are displacements already."""
+        return self.rule.absolute
+
     def noise_floor(self) -> float:
         """Return the noise that the user states."""
         return self.noise or 0.0
@@ -108,83 +129,130 @@ class FiniteDifference(AbstractMethod):
         return _steps.second_order(self.rule, noise, self.step).outer
 
     def answers_failures(self) -> bool:
-        """False: a failed point is an error."""
-        return False
+        """Whether it may use the other side of an input: a named stencil keeps its nodes."""
+        return self._is_tuned
 
     def transposes_by_difference(self) -> bool:
         """Whether no direction is random."""
         return isinstance(self.directions, Coordinate)
 
-    def _inner_step(self, primal: Primal) -> float:
+    @property
+    def _is_tuned(self) -> bool:
+        """Whether steps come from what is measured."""
+        return self.stencil is None and self.step is None
+
+    def _inner_step(self, primal: Primal, rule: Stencil) -> float:
         if primal.derivative == 2:
-            return _steps.second_order(self.rule, primal.noise, self.step).inner
-        return self.step or _steps.first_order(self.rule, primal.noise)
+            return _steps.second_order(rule, primal.noise, self.step).inner
+        return self.step or _steps.first_order(rule, primal.noise)
 
     def linearize(self, primal: Primal, keep: Contract, draw: Draw) -> Estimate:
         """Yield the displaced points block by block, and return the slopes."""
-        rule, step = self.rule, self._inner_step(primal)
-        unit_rows, unit_shared = step * primal.scale_rows, step * primal.scale_shared
+        if self._is_tuned and primal.derivative == 1:
+            return (yield from self._linearize_tuned(primal, keep, draw))
+        rule = CENTRAL if self._is_tuned else self.rule
+        step = self._inner_step(primal, rule)
+        units = step * primal.scale_rows, step * primal.scale_shared
         seeds = self.directions.sample(primal.columns, draw)
-        kept, taken_seeds = [], []
-        for block in blocks(seeds, primal, len(rule.moved_nodes)):
-            points, taken = displace(primal, rule, block, unit_rows, unit_shared)
-            slopes = combine(rule, (yield points), primal.value)
-            if block.ndim == 1:
-                slopes /= taken[:, :, None]
-            kept.append(keep(slopes))
-            taken_seeds.append(block if block.ndim == 1 else taken)
-        seeds, slopes = joined(taken_seeds), joined(kept)
         if seeds.ndim == 1:
-            return Linearization(self.directions, seeds, slopes, None, None)
-        return Linearization(self.directions, seeds, slopes, unit_rows, unit_shared)
+            return (yield from by_column(primal, rule, units, keep))
+        return (yield from by_direction(primal, rule, units, keep, self.directions, seeds))
+
+    def _linearize_tuned(self, primal: Primal, keep: Contract, draw: Draw) -> Estimate:
+        if primal.replay is not None:
+            return (yield from replay(primal, keep, primal.replay))
+        tuning, reason = primal.tuning, ""
+        random = not isinstance(self.directions, Coordinate)
+        lazy = random or (primal.columns > _LAZY and self.rtol is None)
+        if tuning is not None and (lazy or not tuning.is_lazy):
+            steady = Steady(primal, tuning, keep, draw, self.rtol)
+            reason = tuning.drift(primal.column_scale(), primal.output_size(), steady.steps)
+            if not reason and not random:
+                return (yield from steady.run())
+        remarks = Remarks()
+        if tuning is None or reason or not lazy:
+            # A jvp before may have measured the noise already.
+            blank = tuning if tuning is not None and tuning.is_lazy and not reason else None
+            linearization = yield from self._calibrate(primal, keep, draw, blank, lazy, reason)
+            remarks.calibrated = primal.tuning.reason if primal.tuning is not None else ""
+            if linearization is not None:
+                linearization.remarks += remarks
+                return linearization
+        assert primal.tuning is not None  # measured just now, or before
+        if not random:
+            linearization = yield from Steady(primal, primal.tuning, keep, draw, None).run()
+        else:
+            units = self._tuned_units(primal, primal.tuning)
+            seeds = self.directions.sample(primal.columns, draw)
+            linearization = yield from by_direction(
+                primal, FORWARD, units, keep, self.directions, seeds
+            )
+        linearization.remarks += remarks
+        return linearization
+
+    def _calibrate(
+        self,
+        primal: Primal,
+        keep: Contract,
+        draw: Draw,
+        blank: Tuning | None,
+        lazy: bool,
+        reason: str,
+    ) -> Generator[Points, Array, Linearization | None]:
+        """Measure the noise, and unless it is lazy the curvature too: that is a gradient."""
+        previous = primal.tuning
+        if blank is None:
+            noise = yield from noise_only(primal, draw, self.noise is not None)
+            assert primal.tuning is not None
+            blank = primal.tuning.after(previous, reason)
+        else:
+            primal.noise = max(primal.noise, blank.noise)
+            noise = Noise(max(blank.size, primal.output_size()), True)
+        primal.tuning = blank
+        return None if lazy else (yield from calibrate(primal, keep, noise, blank))
+
+    def _tuned_units(self, primal: Primal, tuning: Tuning) -> tuple[Array, Array]:
+        """Return the displacement of each input, (R, d) and (p,)."""
+        d = primal.rows.shape[1]
+        steps = tuning.steps(primal.output_size(), primal.precision)
+        return np.broadcast_to(steps[:d], primal.rows.shape), steps[d:]
 
     def push(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:
-        """Difference along each tangent, or along every input where those are fewer."""
+        """Difference along each tangent, or along every input where those are fewer.
+
+        An absolute rule goes by inputs always: a sum of rotations along a tangent does not turn
+        as one of them.
+        """
         if not self.rule.consistent:
             raise TransformError(
                 "A score estimate has no forward mode.",
                 "It is right only as a mean over random directions, and a jvp is one direction.",
                 "Use another stencil, or reverse mode: `backward()`, `torch.func.vjp`.",
             )
+        tuned = self._is_tuned and primal.derivative == 1
+        if tuned and primal.tuning is None:
+            yield from noise_only(primal, np.random.default_rng, self.noise is not None)
+        rule = CENTRAL if self._is_tuned and not tuned else self.rule
+        if tuned and primal.tuning is not None:
+            units = self._tuned_units(primal, primal.tuning)
+        else:
+            step = self._inner_step(primal, rule)
+            units = step * primal.scale_rows, step * primal.scale_shared
         alive = np.flatnonzero(np.any(rows != 0, axis=(1, 2)) | np.any(shared != 0, axis=1))
-        if len(alive) > primal.columns:
-            return (yield from self._push_coordinates(primal, rows, shared))
+        if len(alive) > primal.columns or (rule.absolute and len(alive)):
+            linearization = yield from by_column(primal, rule, units, lambda slopes: slopes)
+            return linearization.pushforward(rows, shared)
         pushed: list[Array] = []
-        room = directions_per_block(primal, len(self.rule.moved_nodes))
-        for start in range(0, len(alive), room):
-            block = alive[start : start + room]
-            pushed.append((yield from self._push_block(primal, rows[block], shared[block])))
+        size = directions_per_block(primal, len(rule.moved_nodes))
+        for start in range(0, len(alive), size):
+            block = alive[start : start + size]
+            pushed.append(
+                (yield from tangent_slopes(primal, rule, units, rows[block], shared[block]))
+            )
         result = np.zeros((len(rows), len(primal.rows), primal.outputs))
         if pushed:
             result[alive] = np.concatenate(pushed)
         return result
-
-    def _push_coordinates(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:
-        each = dataclasses.replace(self, directions=Coordinate())
-        linearization = yield from each.linearize(
-            primal, lambda slopes: slopes, np.random.default_rng
-        )
-        return linearization.pushforward(rows, shared)
-
-    def _push_block(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:
-        step = self._inner_step(primal)
-        unit_rows, unit_shared = step * primal.scale_rows, step * primal.scale_shared
-        alpha = unit_length(rows / unit_rows, shared / unit_shared)  # (T, R)
-        move_rows = alpha[:, :, None] * rows
-        # Where a shared input moves, all rows have the same alpha.
-        move_shared = alpha[:, :1] * shared
-        nodes = self.rule.moved_nodes
-        points = Points(
-            along(primal.rows, move_rows, nodes) if rows.size else None,
-            along(primal.shared, move_shared, nodes) if np.any(shared) else None,
-        )
-        points = rounded(points, primal)
-        taken = fraction_taken(
-            self.rule, points, primal, (move_rows, move_shared), (unit_rows, unit_shared)
-        )
-        slopes = combine(self.rule, (yield points), primal.value)
-        slopes /= (taken * alpha)[:, :, None]
-        return slopes
 
 
 def _check_types(stencil: object, directions: object) -> None:
@@ -199,6 +267,22 @@ def _check_types(stencil: object, directions: object) -> None:
             f"`FiniteDifference(directions={shown(directions)})` is not understood.",
             "Directions are an object that samples seeds and knows the way back.",
             "Use one of `suture.directions`, for example `directions.Orthogonal(4)`.",
+        )
+
+
+def _check_absolute(step: float | None, directions: AbstractDirections) -> None:
+    if step is not None:
+        raise MethodError(
+            f"`FiniteDifference(step={shown(step)})` is not possible with a shift.",
+            "Its nodes are angles at which it is exact, and a step would scale them.",
+            "Leave out `step`, or choose the angle: `stencils.shift(angle=0.5)`.",
+        )
+    if isinstance(directions, AbstractRandomDirections):
+        raise MethodError(
+            f"A shift cannot be used with {directions}.",
+            "It is exact for one rotation at a time, and a random direction turns all of them by "
+            "different amounts.",
+            "Leave out `directions`, or use another stencil.",
         )
 
 

@@ -34,6 +34,10 @@ class AbstractDirections(abc.ABC):
     def pushforward(self, seeds: Array, tangent: Array) -> Array:
         """Return Rᵀ v of shape (k, …) for a tangent of shape (n, …)."""
 
+    @abc.abstractmethod
+    def relative_error(self, n: int) -> float:
+        """Return the root mean square error of the way back, relative to the gradient."""
+
     @property
     @abc.abstractmethod
     def centered(self) -> bool:

@@ -35,6 +35,10 @@ class Coordinate(AbstractDirections):
         """Return the tangent."""
         return tangent
 
+    def relative_error(self, n: int) -> float:
+        """Return 0: nothing is random."""
+        return 0.0
+
     @property
     def centered(self) -> bool:
         """False: nothing averages out."""

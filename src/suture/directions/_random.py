@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -75,6 +76,20 @@ class AbstractRandomDirections(AbstractDirections):
             return seeds.T / len(seeds)
         return np.asarray(np.linalg.pinv(seeds))
 
+    def relative_error(self, n: int) -> float:
+        """Return the root of the mean square error over ‖g‖².
+
+        For the smallest solution that is the part of g outside of the directions, 1 - k/n; for the
+        mean it depends on the distribution.
+        """
+        if self.recovery == "least_squares":
+            return math.sqrt(max(0.0, 1 - self.count / max(n, 1)))
+        return math.sqrt(max(0.0, self._mean_square_error(n)))
+
+    @abc.abstractmethod
+    def _mean_square_error(self, n: int) -> float:
+        """Return E‖ĝ - g‖² / ‖g‖² of the mean over the directions."""
+
     @property
     def centered(self) -> bool:
         """Whether the recovery is the mean: then E[R] = E[Dᵀ] / k = 0."""
@@ -101,6 +116,9 @@ class Gaussian(AbstractRandomDirections):
         """Return (k, n) independent standard normal numbers."""
         return np.asarray(draw().standard_normal((self.count, n)))
 
+    def _mean_square_error(self, n: int) -> float:
+        return (n + 1) / self.count
+
 
 @dataclasses.dataclass(frozen=True)
 class Rademacher(AbstractRandomDirections):
@@ -116,6 +134,9 @@ class Rademacher(AbstractRandomDirections):
     def sample(self, n: int, draw: Draw) -> Array:
         """Return (k, n) independent signs."""
         return draw().integers(0, 2, (self.count, n)) * 2.0 - 1.0
+
+    def _mean_square_error(self, n: int) -> float:
+        return (n - 1) / self.count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +161,13 @@ class Orthogonal(AbstractRandomDirections):
             _haar(generator, min(n, self.count - start), n) for start in range(0, self.count, n)
         ]
         return np.asarray(np.concatenate(blocks) * np.sqrt(n))
+
+    def _mean_square_error(self, n: int) -> float:
+        whole, rest = divmod(self.count, max(n, 1))
+        if not whole:
+            return n / self.count - 1
+        # Independent sets: those of n directions are exact, only the last one is not.
+        return (rest / self.count) ** 2 * (n / rest - 1) if rest else 0.0
 
 
 def _haar(generator: np.random.Generator, k: int, n: int) -> Array:

@@ -1,0 +1,117 @@
+"""What is kept from one gradient of a function to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import numpy as np
+
+from suture._calibration import Calibration, Tuning
+from suture._methods import Linearization, Remarks
+from suture._types import Array
+
+_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LastGradient:
+    """What the last gradient was like; reading it evaluates nothing.
+
+    Attributes:
+        evaluations: how often the function was evaluated for it, the forward pass not counted.
+        seconds: how long that took.
+        retried: inputs whose differences had to be longer or shorter.
+        central: inputs differenced centrally, because one side would have been worse than `rtol`.
+        one_sided: inputs whose other side failed.
+        bounded: inputs whose step was turned or shortened by a bound.
+        projected: numbers that were outside of their bounds by rounding.
+        calibrated: why the function was calibrated, empty if it was not.
+    """
+
+    evaluations: int
+    seconds: float
+    retried: int
+    central: int
+    one_sided: int
+    bounded: int
+    projected: int
+    calibrated: str
+    _found: tuple[tuple[Array | None, Array | None, float], ...] = dataclasses.field(repr=False)
+    _scale: Array = dataclasses.field(repr=False)
+
+    @property
+    def relative_error(self) -> float | None:
+        """The estimated relative error of the gradient, None where the method has no estimate.
+
+        That of the Jacobian, each input in units of its scale: ‖error∘scale‖ / ‖slope∘scale‖. It
+        does not depend on the loss. For random directions it is what their number leaves.
+        """
+        total, size, sampling = 0.0, 0.0, 0.0
+        for error, norms, part in self._found:
+            sampling = max(sampling, part)
+            if part and error is None:
+                continue
+            if error is None or norms is None:
+                return None
+            known = np.isfinite(error)
+            total += float(np.sum((np.where(known, error, 0.0) * self._scale) ** 2))
+            size += float(np.sum((norms * self._scale) ** 2))
+        if not size:
+            return sampling or (0.0 if self._found and not total else None)
+        return float(np.hypot(np.sqrt(total / size), sampling))
+
+
+@dataclasses.dataclass(slots=True)
+class Memory:
+    """The calibration of a function, and what its last gradient was like."""
+
+    calibration: Calibration = dataclasses.field(default_factory=Calibration)
+    last: LastGradient | None = None
+
+    def learn(self, signature: str, before: Tuning | None, after: Tuning) -> None:
+        """Replace a tuning, unless another thread has done so in the meantime."""
+        with _lock:
+            if self.calibration.tunings.get(signature) is before:
+                self.calibration = self.calibration.replaced(signature, after)
+
+    @property
+    def noise(self) -> float:
+        """The largest noise that was measured in any form of call, 0 if none was."""
+        return max((t.noise for t in self.calibration.tunings.values()), default=0.0)
+
+    def note(
+        self,
+        found: list[Linearization],
+        scale: Array,
+        evaluations: int,
+        seconds: float,
+        projected: int,
+    ) -> None:
+        """Keep what a gradient was like."""
+        remarks = sum((f.remarks for f in found), start=Remarks())
+        self.last = LastGradient(
+            evaluations,
+            seconds,
+            remarks.retried,
+            remarks.central,
+            remarks.one_sided,
+            remarks.bounded,
+            projected,
+            remarks.calibrated,
+            tuple((f.error, f.norms, f.relative_sampling) for f in found),
+            scale,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Used:
+    """What a node used in its first backward, so that the next one gives the same numbers.
+
+    Attributes:
+        tuning: the one that it began with, or that it made.
+        replay: the arms of each sample, where it calibrated.
+    """
+
+    tuning: Tuning
+    replay: tuple[Array | None, ...]

@@ -1,0 +1,221 @@
+"""Slopes along any directions: tangents, and random directions near bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from suture._methods._arms import fitted, slope_of
+from suture._methods._base import NoFiniteValue, Points, Primal, Room
+from suture._methods._displace import (
+    along,
+    combine,
+    fraction_taken,
+    rounded,
+    unit_length,
+)
+from suture._stencil import Stencil
+from suture._types import Array
+from suture.errors import MethodError
+
+# A direction that bounds shorten to less than this part is taken in two parts instead, each as far
+# as it goes: the noise of the quotient would grow tenfold.
+_WORTH = 0.1
+
+
+def tangent_slopes(
+    primal: Primal, rule: Stencil, units: tuple[Array, Array], rows: Array, shared: Array
+) -> Generator[Points, Array, Array]:
+    """Return output tangents (T, R, O) for tangents (T, R, d), (T, p), one difference for each.
+
+    A tangent v is displaced by v / ‖v/u‖₂ with the displacements u of single inputs.
+    """
+    alpha = unit_length(rows / units[0], shared / units[1])  # (T, R)
+    # Where a shared input moves, all rows have the same alpha.
+    moves = alpha[:, :, None] * rows, alpha[:, :1] * shared
+    if primal.room is not None:
+        slopes = yield from bounded_slopes(primal, rule, units, *moves)
+    else:
+        slopes = yield from _slopes(primal, rule, units, *moves)
+        if not np.isfinite(slopes).all():
+            yield from _mirrored(primal, rule, units, moves, slopes)
+    slopes /= alpha[:, :, None]
+    return slopes
+
+
+def _slopes(
+    primal: Primal, rule: Stencil, units: tuple[Array, Array], rows: Array, shared: Array
+) -> Generator[Points, Array, Array]:
+    points = rounded(_points(primal, rule.moved_nodes, rows, shared), primal)
+    taken = fraction_taken(rule, points, primal, (rows, shared), units)
+    slopes = combine(rule, (yield points), primal.value)
+    slopes /= taken[:, :, None]
+    return slopes
+
+
+def _mirrored(
+    primal: Primal,
+    rule: Stencil,
+    units: tuple[Array, Array],
+    moves: tuple[Array, Array],
+    slopes: Array,
+) -> Generator[Points, Array, None]:
+    """Replace slopes that are not finite by those in the opposite direction."""
+    bad = ~np.all(np.isfinite(slopes), axis=-1)  # (T, R)
+    again = np.flatnonzero(bad.any(axis=1))
+    back = yield from _slopes(primal, rule, units, -moves[0][again], -moves[1][again])
+    slopes[again] = np.where(bad[again][:, :, None], -back, slopes[again])
+    if not np.isfinite(slopes).all():
+        row = int(np.argwhere(~np.isfinite(slopes))[0][1])
+        raise NoFiniteValue(None, row, float(np.abs(moves[0]).max(initial=0.0)))
+
+
+def _points(primal: Primal, nodes: Array, rows: Array, shared: Array) -> Points:
+    return Points(
+        along(primal.rows, rows, nodes) if rows.size else None,
+        along(primal.shared, shared, nodes) if np.any(shared) else None,
+    )
+
+
+def bounded_slopes(
+    primal: Primal, rule: Stencil, units: tuple[Array, Array], rows: Array, shared: Array
+) -> Generator[Points, Array, Array]:
+    """Return slopes per move, (K, R, O), of moves (K, R, d), (K, p), within the bounds.
+
+    A move is taken as it is, mirrored, or shortened, whatever fits first: its slope is the same.
+    Where both its ends are blocked it is taken in two parts, the inputs that can follow it and
+    those that can go the other way: one more evaluation, and still the slope along all of it.
+
+    Raises:
+        MethodError: if a stencil that relies on the mean over directions finds no room.
+    """
+    room = primal.room
+    assert room is not None
+    # What cannot move at all has slope 0.
+    rows = np.where((room.rows_down > 0) | (room.rows_up > 0), rows, 0.0)
+    shared = np.where((room.shared_down > 0) | (room.shared_up > 0), shared, 0.0)
+    down, up = _reach(room, -rows, -shared), _reach(room, rows, shared)
+    if not rule.consistent:
+        return (yield from _symmetric(primal, rule, units, rows, shared, np.minimum(down, up)))
+    nodes = np.real(rule.moved_nodes)
+    if rule.is_complex:
+        return (yield from _slopes(primal, rule, units, rows, shared))
+    places, _ = fitted(nodes, np.ones_like(up), (down, up))  # (K, s, R)
+    blocked = np.maximum(down, up) < _WORTH * np.abs(nodes).max()
+    slopes = np.zeros((len(rows), len(primal.rows), primal.outputs))
+    free = np.flatnonzero(~blocked.all(axis=1))
+    if len(free):
+        slopes[free] = yield from _placed(primal, rows[free], shared[free], places[free])
+    stuck = np.flatnonzero(blocked.any(axis=1))
+    if len(stuck):
+        halves = yield from _in_two_parts(primal, room, rows[stuck], shared[stuck])
+        slopes[stuck] = np.where(blocked[stuck][:, :, None], halves, slopes[stuck])
+    return slopes
+
+
+def _reach(room: Room, rows: Array, shared: Array) -> Array:
+    """Return how many times each move fits in, (K, R); the same for all rows that a move shares."""
+    reach = np.minimum(
+        _times(rows, room.rows_down, room.rows_up).min(axis=-1, initial=np.inf),
+        _times(shared, room.shared_down, room.shared_up).min(axis=-1, initial=np.inf)[:, None],
+    )
+    moves_shared = np.any(shared != 0, axis=-1)[:, None]
+    least: Array = np.where(moves_shared, reach.min(axis=1, keepdims=True), reach)
+    return least
+
+
+def _times(moves: Array, down: Array, up: Array) -> Array:
+    ahead = np.where(moves > 0, up, down)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times: Array = np.where(moves == 0, np.inf, ahead / np.abs(moves))
+    return times
+
+
+def _placed(
+    primal: Primal, rows: Array, shared: Array, places: Array
+) -> Generator[Points, Array, Array]:
+    """Return the slopes of moves whose nodes stand at `places`, (K, s, R)."""
+    points = rounded(
+        Points(
+            (primal.rows + places[..., None] * rows[:, None]).reshape(-1, *primal.rows.shape)
+            if rows.size
+            else None,
+            (primal.shared + places[:, :, :1] * shared[:, None]).reshape(-1, len(primal.shared))
+            if np.any(shared)
+            else None,
+        ),
+        primal,
+    )
+    taken = _places_taken(primal, points, rows, shared, places)
+    values = yield points
+    values = values.reshape((len(rows), -1, *values.shape[1:]))
+    assert primal.value is not None
+    usable = (taken != 0) & np.isfinite(values).all(axis=-1)
+    lost = ~usable.any(axis=1) & (taken != 0).any(axis=1)
+    if lost.any():
+        raise NoFiniteValue(None, int(np.argwhere(lost)[0][1]), float(np.abs(rows).max(initial=0)))
+    return slope_of(values, primal.value, taken, usable)
+
+
+def _places_taken(
+    primal: Primal, points: Points, rows: Array, shared: Array, places: Array
+) -> Array:
+    """Return the places after rounding: displacements projected on the moves, (K, s, R)."""
+    whole, part = np.zeros(places.shape), np.zeros(places.shape)
+    for at, base, move in (
+        (points.rows, primal.rows, rows[:, None]),
+        (points.shared, primal.shared, shared[:, None, None]),
+    ):
+        if at is None:
+            continue
+        moved = at.reshape(*places.shape[:2], -1, base.shape[-1]) - base
+        moved = np.where(np.isfinite(base), moved, places[..., None] * move)
+        # Each input counts in units of its own move.
+        weight = np.where(move == 0, 0.0, 1 / np.where(move == 0, 1.0, move))
+        part = part + np.sum(moved * weight, axis=-1)
+        whole = whole + np.sum(move != 0, axis=-1)
+    taken: Array = np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), 0.0)
+    return taken
+
+
+def _in_two_parts(
+    primal: Primal, room: Room, rows: Array, shared: Array
+) -> Generator[Points, Array, Array]:
+    total: Array | None = None
+    ahead_rows = _times(rows, room.rows_down, room.rows_up)
+    back_rows = _times(-rows, room.rows_down, room.rows_up)
+    ahead_shared = _times(shared, room.shared_down, room.shared_up)
+    back_shared = _times(-shared, room.shared_down, room.shared_up)
+    for sign, of_rows, of_shared in (
+        (1.0, ahead_rows >= back_rows, ahead_shared >= back_shared),
+        (-1.0, ahead_rows < back_rows, ahead_shared < back_shared),
+    ):
+        part = np.where(of_rows, rows, 0.0), np.where(of_shared, shared, 0.0)
+        reach = np.minimum(_reach(room, sign * part[0], sign * part[1]), 1.0)
+        slopes = yield from _placed(primal, *part, sign * reach[:, None, :])
+        total = slopes if total is None else total + slopes
+    assert total is not None
+    return total
+
+
+def _symmetric(
+    primal: Primal,
+    rule: Stencil,
+    units: tuple[Array, Array],
+    rows: Array,
+    shared: Array,
+    reach: Array,
+) -> Generator[Points, Array, Array]:
+    """Shorten moves by what fits in both directions, so that f(x) still averages out."""
+    share = np.minimum(1.0, reach)
+    if (share < _WORTH).any():
+        raise MethodError(
+            "A score estimate needs room on both sides of every input, and a bound leaves none.",
+            "It is right only as a mean over directions and their opposites.",
+            "Use `stencils.FORWARD` or `stencils.CENTRAL` with these directions.",
+        )
+    slopes = yield from _slopes(
+        primal, rule, units, share[:, :, None] * rows, share[:, :1] * shared
+    )
+    return slopes / share[:, :, None]

@@ -1,0 +1,150 @@
+"""Slopes by a stencil that is the same for every direction."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from suture._methods._along import bounded_slopes
+from suture._methods._arms import fitted, movable, room_of, slope_of
+from suture._methods._base import (
+    Contract,
+    Estimate,
+    Linearization,
+    Points,
+    Primal,
+    Remarks,
+)
+from suture._methods._displace import (
+    blocks,
+    column_points,
+    combine,
+    displace,
+    joined,
+    own_columns,
+)
+from suture._methods._shift import check_room, check_shifted
+from suture._stencil import Stencil
+from suture._types import Array
+from suture.directions import AbstractDirections, Coordinate
+
+
+def by_column(
+    primal: Primal, rule: Stencil, units: tuple[Array, Array], keep: Contract
+) -> Estimate:
+    """Displace one input at a time, by `units` (R, d) and (p,) times the nodes."""
+    columns = movable(primal)
+    kept: list[Array] = []
+    norms: list[Array] = []
+    errors: list[Array | None] = []
+    remarks = Remarks()
+    for block in blocks(columns, primal, len(rule.moved_nodes)):
+        room = None if rule.is_complex else room_of(primal, block)
+        if rule.absolute:
+            slopes = yield from _shifted(primal, rule, block, room)
+            errors.append(None)
+        elif room is None:
+            points, taken = displace(primal, rule, block, *units)
+            values = yield points
+            errors.append(_embedded_error(rule, values, primal.value, taken))
+            slopes = combine(rule, values, primal.value)
+            slopes /= taken[:, :, None]
+        else:
+            moves, odd = fitted(rule.moved_nodes, own_columns(primal, block, *units), room)
+            remarks.bounded += int(odd.any(axis=1).sum())
+            points, displaced = column_points(primal, block, moves)
+            values = yield points
+            values = values.reshape((len(block), -1, *values.shape[1:]))
+            assert primal.value is not None  # near bounds every formula has f(x) as a node
+            slopes = slope_of(values, primal.value, displaced, displaced != 0)
+            errors.append(None)
+        norms.append(np.sqrt(np.einsum("kro,kro->k", slopes, slopes)))
+        kept.append(keep(slopes))
+    known = [error for error in errors if error is not None]
+    return Linearization(
+        Coordinate(),
+        np.arange(primal.columns),
+        spread(kept, columns, primal, keep),
+        None,
+        None,
+        error=_filled(known, columns, primal) if known and len(known) == len(errors) else None,
+        norms=_filled(norms, columns, primal),
+        remarks=remarks,
+    )
+
+
+def _shifted(
+    primal: Primal, rule: Stencil, block: Array, room: tuple[Array, Array] | None
+) -> Generator[Points, Array, Array]:
+    """Return slopes by a rule that displaces by its nodes, in the units of the inputs."""
+    if room is not None:
+        check_room(rule.moved_nodes, room)
+    here = own_columns(primal, block, primal.rows, primal.shared)
+    moves = np.broadcast_to(
+        rule.moved_nodes[:, None], (len(block), len(rule.moved_nodes), here.shape[1])
+    )
+    points, taken = column_points(primal, block, moves)
+    check_shifted(here, taken, rule.moved_nodes, primal.noise)
+    return combine(rule, (yield points), primal.value)
+
+
+def by_direction(
+    primal: Primal,
+    rule: Stencil,
+    units: tuple[Array, Array],
+    keep: Contract,
+    directions: AbstractDirections,
+    seeds: Array,
+) -> Estimate:
+    """Displace many inputs at once, along seeds (k, n) in multiples of `units`."""
+    d = primal.rows.shape[1]
+    kept, taken_seeds = [], []
+    for block in blocks(seeds, primal, len(rule.moved_nodes)):
+        if primal.room is None:
+            points, taken = displace(primal, rule, block, *units)
+            slopes = combine(rule, (yield points), primal.value)
+        else:
+            rows, shared = block[:, None, :d] * units[0], block[:, d:] * units[1]
+            slopes, taken = (yield from bounded_slopes(primal, rule, units, rows, shared)), block
+        kept.append(keep(slopes))
+        taken_seeds.append(taken)
+    return Linearization(
+        directions,
+        joined(taken_seeds),
+        joined(kept),
+        *units,
+        relative_sampling=directions.relative_error(primal.columns),
+    )
+
+
+def spread(kept: list[Array], columns: Array, primal: Primal, keep: Contract) -> Array:
+    """Return what was kept of each column, (n, …); those that cannot move have slope 0."""
+    if len(columns) == primal.columns:
+        return joined(kept)
+    if not kept:
+        return keep(np.zeros((primal.columns, len(primal.rows), primal.outputs)))
+    found = joined(kept)
+    whole = np.zeros((primal.columns, *found.shape[1:]), found.dtype)
+    whole[columns] = found
+    return whole
+
+
+def _filled(parts: list[Array], columns: Array, primal: Primal) -> Array:
+    whole = np.zeros(primal.columns)
+    whole[columns] = np.concatenate([np.zeros(0), *parts])
+    return whole
+
+
+def _embedded_error(rule: Stencil, values: Array, base: Array | None, taken: Array) -> Array | None:
+    """Return ‖Σ_s e_s f_s‖ / h with the error weights of the stencil, (K,), None without any."""
+    if rule.error_weights is None:
+        return None
+    weights = np.array([w for t, w in zip(rule.nodes, rule.error_weights, strict=True) if t != 0])
+    total = np.tensordot(weights, values.reshape((-1, len(weights), *values.shape[1:])), (0, 1))
+    for node, weight in zip(rule.nodes, rule.error_weights, strict=True):
+        if node == 0 and base is not None:
+            total = total + weight * base
+    error = np.real(total) / taken[:, :, None]
+    norm: Array = np.sqrt(np.einsum("kro,kro->k", error, error))
+    return norm

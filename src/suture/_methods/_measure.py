@@ -1,0 +1,155 @@
+"""Measure the noise of a function: one or two rounds of six points along a random direction."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+import numpy as np
+
+from suture._methods._base import Points, Primal
+from suture._methods._displace import rounded
+from suture._noise import (
+    FINE,
+    LONG,
+    POINTS,
+    SHORT,
+    most_noise,
+    noise_of,
+    quantum_of,
+    relative_noise,
+)
+from suture._types import Array, Draw
+
+# The spacings that are tried, in units of the scale. The first shows the rounding of float64
+# and any noise that does not depend on the spacing, the second that of float32 and of six or
+# more printed digits: it is far above their unit, and the sixth difference of a function that is
+# smooth over 1/100 of the scale is still far below it. Measured on the problems of Moré, Garbow
+# and Hillstrom: a third spacing changes nothing there.
+_SPACINGS = (1e-9, 1e-4)
+# A spacing shows rounding only if it is this many units long.
+_UNITS = 100
+
+
+class Noise(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        size: ‖f(x)‖ of a row, or that of its neighbors where it is zero.
+        known: whether the noise was seen at all; if not, f is constant around x.
+    """
+
+    size: float
+    known: bool
+
+
+def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points, Array, Noise]:
+    """Measure the noise, and write it to `primal.noise`; nothing is done where it is stated."""
+    size = primal.output_size()
+    if stated:
+        return Noise(size, True)
+    assert primal.value is not None  # node 0, the middle of the table
+    noise = np.full(primal.value.shape, np.nan)
+    sizes = np.abs(primal.value)
+    grid = _Grid(primal, draw)
+    known = False
+    for spacing in [s for s in _SPACINGS if s > _UNITS * primal.noise]:
+        values = yield grid.points(spacing)
+        table = grid.table(values, primal.value)
+        if table is None:
+            continue
+        sizes = np.fmax(sizes, np.abs(table).max(axis=0))
+        found, verdict = noise_of(table)
+        noise = np.where(np.isnan(noise) & (verdict == FINE), found, noise)
+        known = known or not np.all(table == table[0])
+        fine = np.mean(verdict == FINE) if verdict.size else 1.0
+        if fine >= 0.5:
+            break
+        if fine == 0 and np.sum(verdict == LONG) > np.sum(verdict == SHORT):
+            noise = np.where(np.isnan(noise), most_noise(table), noise)
+            break
+        if spacing == _SPACINGS[-1]:
+            coarse = np.isnan(noise) & (verdict == SHORT)
+            noise = np.where(coarse, quantum_of(table), noise)
+    relative = relative_noise(noise, sizes)
+    if np.isfinite(relative):
+        primal.noise = min(1.0, max(primal.noise, relative))
+    rows = max(1, len(sizes))
+    return Noise(max(size, float(np.linalg.norm(sizes)) / np.sqrt(rows)), known)
+
+
+class _Grid:
+    """Seven equally spaced points along a random direction, x among them."""
+
+    def __init__(self, primal: Primal, draw: Draw) -> None:
+        """Draw the direction; near a bound it leads away from it, and x is at its end."""
+        self.primal = primal
+        signs = draw().integers(0, 2, primal.columns) * 2.0 - 1.0
+        d = primal.rows.shape[1]
+        self.rows, self.shared = signs[:d] * primal.scale_rows, signs[d:] * primal.scale_shared
+        half = POINTS // 2
+        self.first = -half
+        if primal.room is not None and not self._is_roomy(half):
+            room = primal.room
+            self.first = 0
+            self.rows = np.where(room.rows_up >= room.rows_down, 1, -1) * np.abs(self.rows)
+            self.shared = np.where(room.shared_up >= room.shared_down, 1, -1) * np.abs(self.shared)
+
+    def _is_roomy(self, half: int) -> bool:
+        room, reach = self.primal.room, half * _SPACINGS[-1]
+        return room is None or bool(
+            np.all(np.minimum(room.rows_down, room.rows_up) >= reach * np.abs(self.rows))
+            and np.all(np.minimum(room.shared_down, room.shared_up) >= reach * np.abs(self.shared))
+        )
+
+    @property
+    def _places(self) -> Array:
+        places = np.arange(self.first, self.first + POINTS)
+        others: Array = places[places != 0]
+        return others
+
+    def points(self, spacing: float) -> Points:
+        """Return the six points that are not x."""
+        primal, steps = self.primal, spacing * self._places
+        rows, shared = self.rows, self.shared
+        if primal.room is not None:
+            # As far as there is room, so that the points stay equally spaced.
+            last = spacing * np.abs(self._places).max()
+            rows = _within(rows, primal.room.rows_down, primal.room.rows_up, last, self.first)
+            shared = _within(
+                shared, primal.room.shared_down, primal.room.shared_up, last, self.first
+            )
+        # Not the shared inputs beside those of rows: batches with the same shared inputs can be
+        # one call, and the noise shows along either.
+        if rows.size:
+            points = Points(primal.rows + np.multiply.outer(steps, rows), None)
+        else:
+            points = Points(None, primal.shared + np.multiply.outer(steps, shared))
+        return rounded(points, primal)
+
+    def table(self, values: Array, base: Array) -> Array | None:
+        """Return the table (q, R, O) with f(x) in its place, None where too few are finite.
+
+        Where f is not defined on one side, the other side makes a shorter table, and the next
+        round stays there.
+        """
+        at = -self.first
+        table = np.concatenate([values[:at], base[None], values[at:]])
+        finite = np.isfinite(table).all(axis=(1, 2))
+        if finite.all():
+            return table
+        self.first, low = 0, finite[: at + 1].all() and at > 0
+        if low:
+            self.rows, self.shared = -self.rows, -self.shared
+        half = table[at::-1] if low else table[at:]
+        return half if np.isfinite(half).all() and len(half) > POINTS // 2 else None
+
+
+def _within(move: Array, down: Array, up: Array, last: float, first: int) -> Array:
+    """Shorten moves so that `last` of them, on both sides unless first is 0, stay inside."""
+    ahead = np.where(move > 0, up, down)
+    room = ahead if first == 0 else np.minimum(down, up)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(np.abs(move) * last > room, room / (np.abs(move) * last), 1.0)
+    shortened: Array = move * share
+    return shortened
