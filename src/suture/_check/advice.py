@@ -18,6 +18,7 @@ from suture._differentiable import Differentiable
 from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
 from suture._steps import first_order
 from suture._types import Array
+from suture.errors import shown
 from suture.stencils import BACKWARD, CENTRAL, FORWARD
 
 # A slope that is right to 1e-3 trains a model as well as an exact one does; where the function
@@ -79,7 +80,8 @@ class _Candidate:
 def advise(case: Case) -> Advice:
     """Return the first candidate that is good enough, or else the best."""
     if isinstance(case.f.method, CustomVJP) and case.rule_is_right:
-        return _advice(case, _Candidate(case.f.method, "suture.CustomVJP(vjp)"), float("nan"))
+        rule = "vjp" if case.f.method.jvp is None else "vjp, jvp"
+        return _advice(case, _Candidate(case.f.method, f"suture.CustomVJP({rule})"), float("nan"))
     if case.is_flat:
         return _advice(case, _smoothing(case), float("nan"))
     tried = []
@@ -106,7 +108,8 @@ def _tried(case: Case, candidate: _Candidate) -> tuple[float, float]:
 
 def _scaled(case: Case, scale: Any) -> Place:
     """Return the same place with a scale."""
-    f = Differentiable(case.place.box, case.f.method, Caller(None, scale), case.f._seed)
+    bounds = case.f._caller._given_bounds
+    f = Differentiable(case.place.box, case.f.method, Caller(None, scale, bounds), case.f._seed)
     place = Place(f._box, f, case.place.args, case.place.kwargs)
     case.place.counter.evaluations += place.evaluations
     place.counter = place.frame.counter = case.place.counter
@@ -120,6 +123,7 @@ def _candidates(case: Case) -> Iterator[_Candidate]:
         yield _Candidate(own, method_text(own))
     if not case.curves:
         return
+    yield _Candidate(FiniteDifference(), "")
     if len(case.sides) == 1:
         stencil, word = ((FORWARD, "FORWARD"), (BACKWARD, "BACKWARD"))[case.sides[0]]
         yield _Candidate(
@@ -128,8 +132,6 @@ def _candidates(case: Case) -> Iterator[_Candidate]:
             reason="one-sided, because the other side of x fails",
         )
         return
-    if case.noise <= _QUIET:
-        yield _Candidate(FiniteDifference(), "")
     told = float(f"{case.noise:.0e}") if case.noise > _QUIET else None
     suffix = "" if told is None else f", noise={told:.0e}"
     yield _Candidate(
@@ -237,7 +239,9 @@ def _advice(case: Case, candidate: _Candidate, error: float) -> Advice:
     if candidate.scale_text:
         parts.append(f"scale={candidate.scale_text}")
     elif f._caller.scale is not None:
-        parts.append("scale=…")
+        parts.append(f"scale={shown(f._caller._given)}")
+    if f._caller.bounds is not None:
+        parts.append(f"bounds={shown(f._caller._given_bounds)}")
     return Advice(tuple(parts), error, _cost(case, candidate.method), tuple(reasons))
 
 

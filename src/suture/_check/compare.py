@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 
 from suture._check.findings import Curve, WrongEntry
-from suture._check.place import Place
+from suture._check.place import Place, quiet
+from suture._memory import Memory
 from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
 from suture._rules import ask_jvp, ask_vjp
 from suture._types import Array
@@ -23,6 +24,9 @@ _FOURTH = central(4)
 
 # How many slopes a comparison may hold: 32 MiB.
 _ROOM = 2**22
+
+# With more inputs than a sweep takes, methods are compared along those that were swept only.
+_COLUMNS = 64
 
 # A rule is exact, so it may differ by what the differences are off, and by rounding. 20 times the
 # estimated error of a slope was never exceeded by a right rule; 1e-5 is far below a wrong factor.
@@ -95,19 +99,34 @@ def _largest(values: Array) -> float:
 def method_errors(
     place: Place, method: AbstractMethod, curves: list[Curve], used: Array
 ) -> Array | str:
-    """Return the relative error of a method for each input that has a curve; or why it failed."""
+    """Return the relative error of a method for each input that has a curve; or why it failed.
+
+    Of the default method that of the second gradient: the first one calibrates.
+    """
+    if method not in place.tried:
+        with quiet():
+            place.tried[method] = _method_errors(place, method, curves, used)
+    return place.tried[method]
+
+
+def _method_errors(
+    place: Place, method: AbstractMethod, curves: list[Curve], used: Array
+) -> Array | str:
     room = max(1, _ROOM // max(place.m, 1))
     curves = curves[:room]
     tangents = np.zeros((len(curves), 1, place.n))
     for t, curve in enumerate(curves):
         tangents[t, 0, curve.column] = 1.0
     shared = np.empty((len(curves), 0))
-    site = place.site_of(method)
+    memory = Memory()
     try:
-        if isinstance(method, FiniteDifference) and place.n <= min(room, 64):
-            (linear,) = site.linearize([lambda slopes: slopes])
+        if isinstance(method, FiniteDifference) and place.n <= min(room, _COLUMNS):
+            for _ in range(2 if method.stencil is None else 1):
+                site = place.site_of(method, memory=memory)
+                (linear,) = site.linearize([lambda slopes: slopes])
             slopes = linear.pushforward(tangents, shared)[:, 0]
         else:
+            site = place.site_of(method)
             slopes = site.push(tangents[None], shared[None])[0, :, 0]
     except (SutureError, SystemExit) as error:
         return str(error).splitlines()[0]

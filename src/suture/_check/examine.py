@@ -22,7 +22,7 @@ from suture._check.sweep import STEPS, Sweep, curve
 from suture._differentiable import Differentiable, differentiable
 from suture._methods import CustomVJP
 from suture._types import Array
-from suture.errors import SutureError
+from suture.errors import EvaluationError, SutureError
 
 INPUTS = 64
 """Inputs that are displaced one by one unless the budget says otherwise: 40·64 evaluations of a
@@ -43,14 +43,27 @@ def examine(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], budget: int 
     try:
         f = fn if isinstance(fn, Differentiable) else differentiable(fn)
         if kwargs and f._signature is not None:
-            bound = f._signature.bind(*args, **kwargs)
-            args, kwargs = bound.args, bound.kwargs
+            args, kwargs = _bound(f, args, kwargs)
         place, change = places(f, args, kwargs)
-    except (SutureError, TypeError, SystemExit) as error:
+    except (SutureError, SystemExit) as error:
         return Report(name, problems=(verdict.unusable(error),))
     if not place.n or not place.m:
         return _finished(Report(place.box.name, problems=(), notes=verdict.empty(place)), place)
     return _examined(f, place, change, budget)
+
+
+def _bound(f: Differentiable, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return the arguments with those that have a position in their places."""
+    assert f._signature is not None  # the caller has looked
+    try:
+        bound = f._signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise EvaluationError(
+            f"`{f._box.name}` cannot be called like this: {error}.",
+            "A check calls the function with the arguments that it is given.",
+            "Give the arguments as you would give them to the function.",
+        ) from error
+    return bound.args, bound.kwargs
 
 
 def _columns(place: Place, budget: int | None) -> Array:

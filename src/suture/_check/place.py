@@ -19,12 +19,13 @@ import numpy as np
 from suture import _tree
 from suture._check.findings import Failure
 from suture._differentiable import Differentiable
-from suture._drive import Site
+from suture._drive import Setting, Site
 from suture._evaluate import Evaluator, Request
 from suture._frame import BlackBox, Counter, Frame
 from suture._holdings import survey
 from suture._inputs import Inputs
-from suture._methods import AbstractMethod
+from suture._memory import Memory
+from suture._methods import AbstractMethod, FiniteDifference
 from suture._types import Array, Interface
 from suture.errors import SutureError
 
@@ -45,6 +46,7 @@ class Place:
             multiples of.
         chosen: which outputs the experiments keep, all of them up to `OUTPUTS`.
         failures: what failed, with the place.
+        tried: the errors of methods, see `compare.method_errors`.
         seconds: of each evaluation.
         toward: 1, or -1 where points above x fail: the sign of one-sided displacements.
         change: the largest change of any output in the last evaluations of `at`.
@@ -59,6 +61,7 @@ class Place:
         self.seconds: list[float] = []
         self.counter = Counter()
         self.failures: list[Failure] = []
+        self.tried: dict[AbstractMethod, Array | str] = {}
         self.change = 0.0
         self.toward = 1.0
         self.box = dataclasses.replace(box, fn=_timed(box.fn, self.seconds))
@@ -75,10 +78,10 @@ class Place:
         )
         self.inputs = Inputs(self.frame, self.tensors, 0, self.wanted)
         self.evaluator = Evaluator(self.inputs)
-        with _quiet():
+        with quiet():
             values, self.frame.integers = self.evaluator.forward()
         self.seed = f._seed
-        self.site = self.site_of(f.method, values)
+        self.site = self.site_of(FiniteDifference(), values)
         self.x: Array = self.inputs.rows[0, 0]
         self.y: Array = values[0, 0]
         self.scale: Array = self.site.scale_rows[0, 0]
@@ -86,10 +89,19 @@ class Place:
         self.chosen = _spread(self.m, OUTPUTS)
         self.lower, self.upper = self._bounds()
 
-    def site_of(self, method: AbstractMethod, values: Array | None = None) -> Site:
-        """Return the place where a method is asked; its evaluations count here."""
+    def site_of(
+        self, method: AbstractMethod, values: Array | None = None, memory: Memory | None = None
+    ) -> Site:
+        """Return the place where a method is asked; its evaluations count here.
+
+        Args:
+            method: which.
+            values: f(x), if it is not known to the place yet.
+            memory: what the method has learned before, None for nothing.
+        """
         values = self.site.values if values is None else values
-        return Site(self.frame, method, self.seed, self.tensors, 0, self.wanted, values=values)
+        setting = Setting(self.frame, method, self.seed, memory or Memory(), {})
+        return Site(setting, self.tensors, 0, self.wanted, values=values)
 
     @property
     def n(self) -> int:
@@ -123,7 +135,7 @@ class Place:
     def _bounds(self) -> tuple[Array, Array]:
         """Return the lower and the upper bound of each input, infinite without one."""
         lower, upper = np.full(self.n, -np.inf), np.full(self.n, np.inf)
-        given = getattr(self.frame.call, "bounds", None) or [None] * len(self.wanted)
+        given = self.frame.call.bounds
         own = [pair for pair, want in zip(given, self.wanted, strict=True) if want]
         for segment, pair in zip(self.inputs.layout.segments, own, strict=True):
             if pair is not None and not segment.leaf.dtype.is_complex:
@@ -143,7 +155,7 @@ class Place:
     def whole(self, points: Array) -> Array:
         """Return all outputs (P, m) at points (P, n) that are `inside`; NaN where f failed."""
         values = np.full((len(points), self.m), np.nan)
-        with _quiet():
+        with quiet():
             if self.box.vectorized and len(points) and self._all_at_once(points, values):
                 return values
             for p, point in enumerate(points):
@@ -255,7 +267,7 @@ def _timed(fn: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
     return timed
 
 
-def _quiet() -> warnings.catch_warnings[None]:
+def quiet() -> warnings.catch_warnings[None]:
     """Keep the warnings of points that are far away off the screen."""
     return warnings.catch_warnings(action="ignore")
 
