@@ -14,6 +14,9 @@ from suture._check.report import LABEL, WIDTH, Report
 def show(report: Report, console: Console | None = None) -> None:
     """Print a report."""
     console = console or Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe: tables would fill its lines with spaces
+        console.print(Text(str(report)), soft_wrap=True)
+        return
     name, rest = report.title().split(":", 1)
     console.print(Text.assemble((name, "bold"), ":", rest))
     console.print()

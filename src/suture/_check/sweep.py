@@ -95,6 +95,8 @@ def curve(place: Place, swept: Sweep, c: int, noise: Array, used: Array) -> Curv
     size = float(np.linalg.norm(best))
     if size * h[calm] <= 2 * float(np.linalg.norm(noise[used])) or size == 0:
         return None
+    if np.any(lengths[:calm] + _ABOVE * floors[:calm] < 0.1 * size):
+        return None  # closer to x it vanishes: a ReLU that begins farther away
     errors = np.linalg.norm(d - best, axis=1) / size
     seen = np.maximum(errors, floors / size)
     # The better of the two neighbors that are best together: one alone may be good by chance.
