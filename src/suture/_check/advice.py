@@ -11,7 +11,7 @@ import torch
 
 from suture import _tree
 from suture._calls import Caller
-from suture._check.compare import method_errors
+from suture._check.compare import is_compared, method_errors
 from suture._check.findings import Advice, Curve, Rows
 from suture._check.place import Place
 from suture._differentiable import Differentiable
@@ -19,7 +19,16 @@ from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
 from suture._steps import first_order
 from suture._types import Array
 from suture.errors import shown
-from suture.stencils import BACKWARD, CENTRAL, FORWARD
+from suture.stencils import (
+    BACKWARD,
+    CENTRAL,
+    COMPLEX_STEP,
+    FORWARD,
+    ONE_POINT,
+    central,
+    richardson,
+    shift,
+)
 
 # A slope that is right to 1 % trains a model as well as an exact one does: batches scatter more.
 # Where the function allows less, ten times the best that any step reaches is enough.
@@ -33,6 +42,20 @@ _QUIET = 1e-9
 _FEWEST, _MOST = 16, 256
 # A smoothing radius, in units of the scale: enough to cross a piece, and no more than the input.
 _RADII = (0.1, 1.0)
+
+
+_STENCILS = {
+    "FORWARD": FORWARD,
+    "BACKWARD": BACKWARD,
+    "CENTRAL": CENTRAL,
+    "COMPLEX_STEP": COMPLEX_STEP,
+    "ONE_POINT": ONE_POINT,
+    "central(4)": central(4),
+    "central(6)": central(6),
+    "richardson(2)": richardson(2),
+    "richardson(3)": richardson(3),
+    "shift()": shift(),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +105,9 @@ def advise(case: Case) -> Advice:
     if isinstance(case.f.method, CustomVJP) and case.rule_is_right:
         rule = "vjp" if case.f.method.jvp is None else "vjp, jvp"
         return _advice(case, _Candidate(case.f.method, f"suture.CustomVJP({rule})"), float("nan"))
+    own = case.f.method
+    if case.is_flat and isinstance(own, FiniteDifference) and not is_compared(own):
+        return _advice(case, _Candidate(own, method_text(own)), float("nan"))
     if case.is_flat:
         return _advice(case, _smoothing(case), float("nan"))
     tried = []
@@ -209,12 +235,12 @@ def _smoothing(case: Case) -> _Candidate:
 
 def method_text(method: FiniteDifference) -> str:
     """Return a method as it is typed."""
-    names = {"FORWARD": FORWARD, "BACKWARD": BACKWARD, "CENTRAL": CENTRAL}
-    known = [name for name, stencil in names.items() if stencil == method.rule]
+    known = [text for text, stencil in _STENCILS.items() if stencil == method.stencil]
     parts = [f"suture.stencils.{known[0]}" if known else repr(method.stencil)]
+    parts = [] if method.stencil is None else parts
     if repr(method.directions) != "Coordinate()":
         parts.append(f"suture.directions.{method.directions!r}")
-    for keyword in ("step", "noise"):
+    for keyword in ("step", "noise", "rtol"):
         value = getattr(method, keyword)
         parts += [] if value is None else [f"{keyword}={value:g}"]
     return f"suture.FiniteDifference({', '.join(parts)})"

@@ -61,7 +61,8 @@ def measured(place: Place, columns: Array) -> Basics:
     tables = [place.at(_points(place, spacing * _BESIDE)) for spacing in _SPACINGS]
     line, beside = _lines(place, y)
     swept = sweep(place, columns)
-    noise = np.nanstd(np.concatenate([repeats, tables[0]]), axis=0) * np.any(repeats != y, axis=0)
+    spread = np.nanstd(np.concatenate([repeats, tables[0]]), axis=0)
+    noise = np.where(np.any(repeats != y, axis=0), spread, 0.0)
     with np.errstate(invalid="ignore"):
         moved = np.nan_to_num(np.abs(swept.values - y)).max(axis=(1, 2)) > CHANGED * noise
     evidence = Evidence(

@@ -49,7 +49,9 @@ def examine(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], budget: int 
         return Report(name, problems=(verdict.unusable(error),))
     if not place.n or not place.m:
         return _finished(Report(place.box.name, problems=(), notes=verdict.empty(place)), place)
-    return _examined(f, place, change, budget)
+    # What overflows is not finite afterwards, and looked at as such.
+    with np.errstate(all="ignore"):
+        return _examined(f, place, change, budget)
 
 
 def _bound(f: Differentiable, args: Any, kwargs: Any) -> tuple[Any, Any]:

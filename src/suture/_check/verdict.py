@@ -36,7 +36,10 @@ def unusable(error: BaseException) -> str:
 def empty(place: Place) -> tuple[str, ...]:
     """Say why there is nothing to differentiate."""
     if not place.n:
-        return ("nothing to differentiate by: no floating or complex tensor among the arguments",)
+        return (
+            "nothing to differentiate by: pass floating or complex tensors, for example "
+            "`torch.tensor([1.0, 2.0])`; arrays and numbers are constants",
+        )
     return ("nothing to differentiate: return floating numbers, for example `result.double()`",)
 
 
