@@ -56,9 +56,10 @@ class Tuning:
         noise: of f, relative to ‖f(x)‖.
         size: ‖f(x)‖ of a row, in units of the output.
         scale: (n,) typical size of each input, in its units.
-        curvature: (n,) ‖∂²f/∂x²‖ of a row, NaN where it was not seen.
-        slope: (n,) ‖∂f/∂x‖ of a row, NaN where it was not seen.
-        arm: (n,) how far the central difference that saw the curvature reached, NaN likewise.
+        curvature: (n,) ‖∂²f/∂x²‖ of a row, per scale²; NaN where it was not seen.
+        slope: (n,) ‖∂f/∂x‖ of a row, per scale; NaN where it was not seen.
+        arm: (n,) how far the central difference that saw them reached, in units of the scale; NaN
+            likewise.
         since: how many inputs were differentiated since the last refresh.
         cursor: the input whose curvature is measured next.
         calibrations: how often it was calibrated.
@@ -92,7 +93,7 @@ class Tuning:
         return self.noise * float(np.sqrt(self.size * max(self.size, size)))
 
     def steps(self, size: float, precision: float) -> Array:
-        """Return the one-sided displacement of each input, (n,), in its units.
+        """Return the one-sided step of each input, (n,), in units of its scale.
 
         Args:
             size: ‖f(x)‖ now.
@@ -101,13 +102,12 @@ class Tuning:
         with np.errstate(divide="ignore", over="ignore"):
             best = _BEST * np.sqrt(self.level(size) / self.curvature)
         # Without a curvature: that of a function which changes by itself over its scale.
-        best = np.where(np.isnan(best), _BEST * np.sqrt(self.noise) * self.scale, best)
-        shortest = _SHORTEST * precision * self.scale
-        steps: Array = np.minimum(np.maximum(best, shortest), LONGEST * self.scale)
+        best = np.where(np.isnan(best), _BEST * np.sqrt(self.noise), best)
+        steps: Array = np.clip(best, min(_SHORTEST * precision, LONGEST), LONGEST)
         return steps
 
     def errors(self, steps: Array, size: float) -> Array:
-        """Return the expected error of one-sided slopes, (n,), NaN where it is not known."""
+        """Return the expected error of one-sided slopes per scale, (n,), NaN where unknown."""
         level = self.level(size)
         error: Array = np.sqrt((steps * self.curvature / 2) ** 2 + 2 * (level / steps) ** 2)
         return error
@@ -118,13 +118,13 @@ class Tuning:
         Args:
             scale: (n,) typical sizes now.
             size: ‖f(x)‖ now.
-            steps: (n,) that would be taken.
+            steps: (n,) that would be taken, in units of the scale then.
         """
         if self.drifted:
             return self.drifted
         if size > _GROWN_OUTPUT * self.size:
             return f"the output grew from {self.size:.2g} to {size:.2g}"
-        moved = (scale > _GROWN_INPUT * self.scale) | (steps > scale)
+        moved = (scale > _GROWN_INPUT * self.scale) | (steps * self.scale > scale)
         if not moved.any():
             return ""
         j = int(np.argmax(moved))

@@ -14,8 +14,8 @@ from suture._calls import Caller
 from suture._check.compare import is_compared, method_errors
 from suture._check.findings import Advice, Curve, Rows
 from suture._check.place import Place
-from suture._differentiable import Differentiable
 from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
+from suture._module import Differentiable
 from suture._steps import first_order
 from suture._types import Array
 from suture.errors import shown

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from suture._check import check
-from suture._differentiable import Differentiable, differentiable
+from suture._differentiable import differentiable
+from suture._module import Differentiable
 from suture._types import Interface
 from suture.errors import MethodError, shown
 

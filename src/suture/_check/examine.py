@@ -19,8 +19,9 @@ from suture._check.precision import Precision
 from suture._check.report import Report
 from suture._check.rows import can_stack, look_at_rows
 from suture._check.sweep import STEPS, Sweep, curve
-from suture._differentiable import Differentiable, differentiable
+from suture._differentiable import differentiable
 from suture._methods import CustomVJP
+from suture._module import Differentiable
 from suture._types import Array
 from suture.errors import EvaluationError, SutureError
 

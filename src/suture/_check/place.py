@@ -18,7 +18,6 @@ import numpy as np
 
 from suture import _tree
 from suture._check.findings import Failure
-from suture._differentiable import Differentiable
 from suture._drive import Setting, Site
 from suture._evaluate import Evaluator, Request
 from suture._frame import BlackBox, Counter, Frame
@@ -26,6 +25,7 @@ from suture._holdings import survey
 from suture._inputs import Inputs
 from suture._memory import Memory
 from suture._methods import AbstractMethod, FiniteDifference
+from suture._module import Differentiable
 from suture._types import Array, Interface
 from suture.errors import SutureError
 

@@ -10,8 +10,8 @@ from suture._check.advice import Case, method_text
 from suture._check.findings import OutputPrecision, WrongEntry
 from suture._check.place import Place
 from suture._check.report import Report
-from suture._differentiable import Differentiable
 from suture._methods import AbstractMethod, FiniteDifference
+from suture._module import Differentiable
 
 # A method is wrong when a slope is off by more than this: an optimizer still goes down hill at
 # 10 %, and the table of the accuracy benchmark counts failures from there.

@@ -22,15 +22,15 @@ from suture._methods._base import (
     Primal,
     Remarks,
 )
-from suture._methods._displace import blocks, column_points
+from suture._methods._displace import blocks, column_points, norms_of, own_columns
 from suture._methods._measure import Noise, measure_noise
 from suture._types import Array, Draw
 from suture.directions import Coordinate
 
 # A second difference below this many standard deviations of the noise is not seen, …
 _UNSEEN = 8.0
-# … which matters where the slope has fewer than four digits: then the arm becomes longer.
-_WEAK = 1e4
+# … which matters where the slope has fewer than two digits: then the arm becomes longer.
+_WEAK = 100.0
 _LONGER = 20.0
 # Where values are even equal they are on a coarse grid, and a much longer arm is needed.
 _MUCH_LONGER = 1000.0
@@ -52,7 +52,7 @@ def calibrate(
     primal: Primal, keep: Contract, noise: Noise, blank: Tuning
 ) -> Generator[Points, Array, Linearization]:
     """Take central differences, and write to `primal.tuning` what they show."""
-    arms = min(primal.noise ** (1 / 3), LONGEST) * blank.scale
+    arms = np.full(primal.columns, min(primal.noise ** (1 / 3), LONGEST))
     passes = _Passes(primal, keep, arms, noise, judged=True)
     linearization = yield from passes.run()
     primal.replay, primal.tuning = passes.used, passes.tuning(blank)
@@ -85,10 +85,9 @@ class _Passes:
     def __init__(
         self, primal: Primal, keep: Contract, arms: Array, noise: Noise, *, judged: bool
     ) -> None:
-        """Begin with `arms`, (n,) in units of x; judged ones may become longer or shorter."""
+        """Begin with `arms`, (n,) in units of the scale; judged ones may change."""
         n, rows = primal.columns, len(primal.rows)
         self.primal, self.keep, self.noise, self.judged = primal, keep, noise, judged
-        self.scale = primal.column_scale()
         self.arms, self.used = arms.copy(), arms.copy()
         # Where only one side is there: 1 above x, -1 below.
         self.side = np.zeros((n, rows), dtype=np.int8)
@@ -144,8 +143,9 @@ class _Passes:
         bad, turned = missing.any(axis=1), single.any(axis=1)
         assert primal.value is not None  # node 0 of every difference
         slopes = slope_of(values, primal.value, taken, usable)
-        curvatures = curvature_of(values, primal.value, taken, usable)
-        self._store(block, ~bad, slopes, curvatures)
+        units = own_columns(primal, block, primal.scale_rows, primal.scale_shared)
+        curvatures = curvature_of(values, primal.value, taken / units[:, None], usable)
+        self._store(block, ~bad, slopes, curvatures, units)
         self.side[block] = np.where(single, np.where(usable[:, 0], 1, -1), self.side[block])
         again = turned & ~bad
         if attempt < _ATTEMPTS - 1:
@@ -164,7 +164,8 @@ class _Passes:
         if not in_rows:
             # All rows see a shared input go the same way: where one row has only one side, all.
             side = np.take_along_axis(side, np.argmax(side != 0, axis=1)[:, None], axis=1)
-        arms = np.broadcast_to(self.arms[block][:, None], side.shape)
+        units = own_columns(primal, block, primal.scale_rows, primal.scale_shared)
+        arms = self.arms[block][:, None] * units
         # One-sided: the end and the middle of the arm, so that the curvature is seen there too.
         moves = np.stack(
             [np.where(side, side * arms, arms), np.where(side, side * arms / 2, -arms)], axis=1
@@ -179,16 +180,18 @@ class _Passes:
         fits = (side != 0) & (arms <= ahead)
         return np.where(fits[:, None], moves, both)
 
-    def _store(self, block: Array, fine: Array, slopes: Array, curvatures: Array) -> None:
+    def _store(
+        self, block: Array, fine: Array, slopes: Array, curvatures: Array, units: Array
+    ) -> None:
         kept = self.keep(slopes)
         if self.kept is None:
             self.kept = np.zeros((self.primal.columns, *kept.shape[1:]), kept.dtype)
         chosen, arms = block[fine], self.arms[block]
         self.kept[chosen], self.used[chosen], self.good[chosen] = kept[fine], arms[fine], True
-        norms, seen = _norm(slopes), _norm_of_known(curvatures)
+        norms, seen = norms_of(slopes, units), _norm_of_known(curvatures)
         # The third derivative is not seen; that of a function which changes by itself over its
-        # scale is curvature / scale.
-        truncation = np.nan_to_num(seen) * arms**2 / (6 * self.scale[block])
+        # scale is like its curvature.
+        truncation = np.nan_to_num(seen) * arms**2 / 6
         error = np.hypot(self.level / (np.sqrt(2) * arms), truncation)
         for whole, part in ((self.norms, norms), (self.curvature, seen), (self.error, error)):
             whole[chosen] = part[fine]
@@ -205,12 +208,11 @@ class _Passes:
         rough = seen & (second > _ROUGH * first + _CLEAR * self.level)
         with np.errstate(divide="ignore", invalid="ignore"):
             shorter = np.clip(0.5 * np.sqrt(first / second), 1e-3, 0.1) * arms
-        longest = LONGEST * self.scale[block]
         weak = (second < _UNSEEN * self.level) & (first < _WEAK * self.level)
         equal = (first == 0) & (second == 0)
         # Where the noise was seen, an input that changes nothing has no influence.
-        weak = seen & ~rough & (arms < 0.8 * longest) & np.where(equal, not self.noise.known, weak)
-        longer = np.minimum(np.where(equal, _MUCH_LONGER, _LONGER) * arms, longest)
+        weak = seen & ~rough & (arms < 0.8 * LONGEST) & np.where(equal, not self.noise.known, weak)
+        longer = np.minimum(np.where(equal, _MUCH_LONGER, _LONGER) * arms, LONGEST)
         self.arms[block] = np.where(rough, shorter, np.where(weak, longer, arms))
         again: Array = rough | weak
         return again
@@ -229,7 +231,9 @@ class _Passes:
     def _refuse(self, block: Array, hopeless: Array, missing: Array) -> None:
         if hopeless.any():
             k = int(np.argmax(hopeless))
-            raise NoFiniteValue(int(block[k]), int(np.argmax(missing[k])), self.arms[block[k]])
+            column = int(block[k])
+            reach = float(self.arms[column] * self.primal.column_scale()[column])
+            raise NoFiniteValue(column, int(np.argmax(missing[k])), reach)
 
     def tuning(self, blank: Tuning) -> Tuning:
         """Return what is known now."""
@@ -243,12 +247,6 @@ class _Passes:
             slope=np.where(self.good, self.norms / rows, np.nan),
             arm=self.used.copy(),
         )
-
-
-def _norm(slopes: Array) -> Array:
-    """Return the norm of each column over rows and outputs, (K,)."""
-    norm: Array = np.sqrt(np.einsum("kro,kro->k", slopes, slopes))
-    return norm
 
 
 def _norm_of_known(curvatures: Array) -> Array:
