@@ -145,7 +145,7 @@ def _scaled(case: Case, scale: Any) -> Place:
 def _candidates(case: Case) -> Iterator[_Candidate]:
     """Yield candidates, the cheapest first."""
     own = case.f.method
-    if isinstance(own, FiniteDifference) and own != FiniteDifference():
+    if is_own(own):
         yield _Candidate(own, method_text(own))
     if not case.curves:
         return
@@ -233,8 +233,15 @@ def _smoothing(case: Case) -> _Candidate:
     )
 
 
-def method_text(method: FiniteDifference) -> str:
+def is_own(method: AbstractMethod) -> bool:
+    """Whether the user has chosen a formula."""
+    return method != FiniteDifference() and not isinstance(method, CustomVJP)
+
+
+def method_text(method: AbstractMethod) -> str:
     """Return a method as it is typed."""
+    if not isinstance(method, FiniteDifference):
+        return f"suture.{method!r}"
     known = [text for text, stencil in _STENCILS.items() if stencil == method.stencil]
     parts = [f"suture.stencils.{known[0]}" if known else repr(method.stencil)]
     parts = [] if method.stencil is None else parts

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 import numpy as np
 
-from suture._check.advice import Case, method_text
+from suture._check.advice import Case, is_own, method_text
 from suture._check.findings import OutputPrecision, WrongEntry
 from suture._check.place import Place
 from suture._check.report import Report
-from suture._methods import AbstractMethod, FiniteDifference
 from suture._module import Differentiable
 
 # A method is wrong when a slope is off by more than this: an optimizer still goes down hill at
@@ -117,7 +114,7 @@ def _step(report: Report, f: Differentiable, case: Case, failed: str) -> list[st
     if failed and len(case.sides) == 2:
         return [f"the method of `{report.name}` fails at x: {failed}"]
     best = max((curve.error for curve in report.curves), default=0.0)
-    if _is_own(f.method) and report.method_error > max(_WRONG, 10 * best):
+    if is_own(f.method) and report.method_error > max(_WRONG, 10 * best):
         return [
             f"the step is wrong: slopes of `{method_text(f.method)}` are off by up to "
             f"{_percent(report.method_error)}, and a better step reaches {best:.0e}"
@@ -125,11 +122,6 @@ def _step(report: Report, f: Differentiable, case: Case, failed: str) -> list[st
     if report.advice is not None and report.advice.error > max(_WRONG, 10 * best):
         return [f"no step is right for all inputs: the best is off by {report.advice.error:.0e}"]
     return []
-
-
-def _is_own(method: AbstractMethod) -> TypeGuard[FiniteDifference]:
-    """Whether the user has chosen a formula."""
-    return isinstance(method, FiniteDifference) and method != FiniteDifference()
 
 
 def _percent(error: float) -> str:
