@@ -223,8 +223,7 @@ class Report:
     def _rows(self) -> str:
         assert self.rows is not None
         if self.rows.batch_dims is not None:
-            coupled = f"; {self.rows.reason}" if self.rows.reason else ""
-            return f"independent: `batch_dims={self.rows.batch_dims}` may be claimed{coupled}"
+            return f"independent: `batch_dims={self.rows.batch_dims}` may be claimed"
         word = "not independent" if self.rows.independent is False else "cannot be told"
         return f"{word}: {self.rows.reason}"
 

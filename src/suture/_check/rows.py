@@ -154,7 +154,8 @@ def _verdict(place: Place, batch_dims: Any, noise: float, told: str) -> Rows:
         same = np.abs(np.array(own) - np.array(before)).max(initial=0.0) <= allowed
     if not same:
         return Rows(False, None, told or "a row differs in the company of other rows")
-    return Rows(True, repr(batch_dims), told, inputs.layout.row_width + inputs.layout.shared_width)
+    # What other rows depend on is shared then.
+    return Rows(True, repr(batch_dims), "", inputs.layout.row_width + inputs.layout.shared_width)
 
 
 def _of(frame: Any) -> list[_results.Output]:
