@@ -450,6 +450,15 @@ def test_extreme_magnitudes(magnitude):
     assert relative_error(gradient(f, x)[0], torch.full((2,), 3 / magnitude, dtype=FLOAT64)) < 1e-6
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [(FLOAT32, 3.4e38), (FLOAT16, 6.5e4)])
+def test_input_at_the_end_of_its_range_goes_the_other_way(dtype, largest):
+    f = suture.differentiable(lambda x: torch.exp(-x / largest), dtype=None)
+    x = leaf(largest, dtype=dtype)
+    exact = -math.exp(-1) / largest
+    for _ in range(3):
+        assert relative_error(gradient(f, x)[0] * largest, [exact * largest]) < 0.1
+
+
 @pytest.mark.parametrize(
     "kind", [directions.Rademacher, directions.Gaussian, directions.Orthogonal]
 )
