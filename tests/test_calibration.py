@@ -208,6 +208,17 @@ def test_curvature_and_slope():
     assert tuning.arm.tolist() == pytest.approx([tuning.noise ** (1 / 3)] * 2)
 
 
+@pytest.mark.parametrize("least", [0.0, 1.0])
+def test_curvature_at_a_minimum(least):
+    """Parameters often start at zero; a slope of zero is not a sign of roughness."""
+    f = differentiable(lambda x: (x**2).sum() + least)
+    x = wants(0.0, 0.0, 0.0)
+    assert gradient(f, x).tolist() == [0, 0, 0]
+    assert only(f).curvature == pytest.approx([2, 2, 2], rel=0.1)
+    assert gradient(f, x).abs().max() < 1e-7
+    assert f.last.relative_error is None or f.last.relative_error > 0.1  # all of it is error
+
+
 def test_step_follows_the_curvature():
     """A hundred times as curved, a tenth of the step."""
     f = differentiable(lambda x: x[0] ** 2 + 100 * x[1] ** 2)
