@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from suture import FiniteDifference, differentiable, errors
 from suture._calibration import LONGEST, Calibration, Tuning, combined
+from suture._memory import Memory
 from suture._methods import _steady
 from suture._noise import FINE, LONG, SHORT, noise_of
 
@@ -483,6 +484,19 @@ def test_a_retained_node_gives_the_same_numbers(fn, which):
     assert f.calibration == before  # what an old node does teaches nothing new
 
 
+def test_a_retained_node_that_refreshed_gives_the_same_numbers():
+    bend = [1.0]
+    f = differentiable(lambda x: bend[0] * torch.exp(x).sum(0, keepdim=True))
+    x = torch.linspace(0.5, 1, 120, dtype=torch.float64).requires_grad_()
+    gradient(f, x)
+    bend[0] = 30.0  # the curvature that is measured next differs
+    loss = f(x).sum()
+    (first,) = torch.autograd.grad(loss, x, retain_graph=True)
+    assert f.last.evaluations == 120 + 1
+    assert torch.equal(first, torch.autograd.grad(loss, x, retain_graph=True)[0])
+    assert torch.equal(first, torch.autograd.grad(loss, x)[0])
+
+
 @pytest.mark.parametrize("noise", [0, 1e-14, 1e-9, 1e-3])
 def test_signs_are_random_where_the_function_is_noisy(noise):
     received = []
@@ -675,6 +689,17 @@ def test_calibration_by_hand():
     assert only(g).calibrations == 1
     with pytest.raises(errors.MethodError):
         g.calibration = {"x": 1}
+
+
+def test_the_first_of_two_calibrations_stays():
+    """A thread that began before the other had finished learns nothing over it."""
+    one, two, three = (tuned(noise=noise) for noise in (1e-9, 1e-8, 1e-7))
+    memory = Memory()
+    memory.learn("x", None, one)
+    memory.learn("x", None, two)
+    assert memory.calibration.tunings["x"] is one
+    memory.learn("x", one, three)
+    assert memory.calibration.tunings["x"] is three
 
 
 def test_two_threads_calibrate_once():
