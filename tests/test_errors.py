@@ -2044,7 +2044,7 @@ KINDS = {
 
 
 def modules():
-    """Return the parsed source; the command line, its report and the demo have tests of their own."""
+    """Return the parsed source, but for the command line, its report and the demo."""
     apart = {"_check", "demo"}
     files = [path for path in HOME.rglob("*.py") if path.relative_to(HOME).parts[0] not in apart]
     rest = [path for path in files if path.name not in ("cli.py", "errors.py")]
