@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from suture._methods._along import reach_of
 from suture._methods._base import (
     AbstractMethod,
     Contract,
@@ -33,6 +34,7 @@ __all__ = [
     "column_scale",
     "contract",
     "output_size",
+    "reach_of",
     "rounded",
     "unit_length",
 ]
