@@ -221,7 +221,7 @@ def _longest(far: list[Array], left: list[Array]) -> Array:
     of_rows = np.where(left[0], far[0], 0.0).max(axis=-1, initial=0.0)
     of_shared = np.where(left[1], far[1], 0.0).max(axis=-1, initial=0.0)[:, None]
     both = np.maximum(of_rows, of_shared)
-    coupled = left[1].any(axis=-1)[:, None]
+    coupled = np.any(left[1], axis=-1)[:, None]
     longest: Array = np.where(coupled, both.max(axis=1, keepdims=True, initial=0.0), both)
     return longest
 
