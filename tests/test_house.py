@@ -15,6 +15,7 @@ SOURCES = sorted((ROOT / "src" / "suture").rglob("*.py"))
 
 PUBLIC_NAMES = {
     "AbstractMethod",
+    "AdaptiveDifference",
     "CustomVJP",
     "Differentiable",
     "FiniteDifference",

@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from suture import directions, errors, stencils
-    from suture._differentiable import Differentiable, differentiable
-    from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
+    from suture._differentiable import differentiable
+    from suture._methods import AbstractMethod, AdaptiveDifference, CustomVJP, FiniteDifference
+    from suture._module import Differentiable
     from suture._stencil import Stencil
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AbstractMethod",
+    "AdaptiveDifference",
     "CustomVJP",
     "Differentiable",
     "FiniteDifference",
@@ -25,8 +27,9 @@ __all__ = [
 
 _HOMES = {
     "AbstractMethod": "_methods",
+    "AdaptiveDifference": "_methods",
     "CustomVJP": "_methods",
-    "Differentiable": "_differentiable",
+    "Differentiable": "_module",
     "FiniteDifference": "_methods",
     "Stencil": "_stencil",
     "differentiable": "_differentiable",

@@ -97,6 +97,7 @@ class Site:
         self.values = values
         self.integers: dict[int, Array] = self.frame.integers
         self.frozen = frozen
+        self.key = (self.wanted, self.samples)
         self.surroundings = Surroundings(self.inputs)
         self.tuning, self.replay = self._remembered()
         if frozen is None:
@@ -142,7 +143,6 @@ class Site:
             self._learn(primals)
             self.setting.memory.note(
                 found,
-                primals[0].column_scale(),
                 self.frame.counter.evaluations - before,
                 time.perf_counter() - start,
                 self.inputs.projected,
@@ -189,14 +189,11 @@ class Site:
         rows[lost.row] = column[: layout.row_width]
         return self.inputs.described(rows, column[layout.row_width :])
 
-    def _key(self) -> tuple[tuple[bool, ...], int]:
-        return self.wanted, self.samples
-
     def _remembered(self) -> tuple[Tuning | None, tuple[Array | None, ...] | None]:
         """Return what this node used before, or what the function is calibrated with now."""
         if self.frozen is not None:
             return self.frozen.tuning, None
-        used = self.setting.used.get(self._key())
+        used = self.setting.used.get(self.key)
         if used is not None:
             return used.tuning, used.replay
         tunings = self.setting.memory.calibration.tunings
@@ -213,7 +210,7 @@ class Site:
 
     def _learn(self, primals: Sequence[Primal]) -> None:
         """Keep what was measured: with the node as it was used, for the function from now on."""
-        if self._key() in self.setting.used or primals[0].tuning is None:
+        if self.key in self.setting.used or primals[0].tuning is None:
             return
         known = [primal.tuning for primal in primals if primal.tuning is not None]
         after = combined(known)
@@ -221,7 +218,7 @@ class Site:
         calibrated = any(arms is not None for arms in replay)
         # Where it did not calibrate, the tuning that it began with makes the same steps again.
         used = after if calibrated or self.tuning is None else self.tuning
-        self.setting.used[self._key()] = Used(used, replay)
+        self.setting.used[self.key] = Used(used, replay)
         if after is not self.tuning:
             self.setting.memory.learn(self.frame.signature(self.wanted), self.tuning, after)
 

@@ -38,7 +38,6 @@ class LastGradient:
     projected: int
     calibrated: str
     _found: tuple[tuple[Array | None, Array | None, float], ...] = dataclasses.field(repr=False)
-    _scale: Array = dataclasses.field(repr=False)
 
     @property
     def relative_error(self) -> float | None:
@@ -55,8 +54,8 @@ class LastGradient:
             if error is None or norms is None:
                 return None
             known = np.isfinite(error)
-            total += float(np.sum((np.where(known, error, 0.0) * self._scale) ** 2))
-            size += float(np.sum((norms * self._scale) ** 2))
+            total += float(np.sum(np.where(known, error, 0.0) ** 2))
+            size += float(np.sum(norms**2))
         if not size:
             return sampling or (0.0 if self._found and not total else None)
         return float(np.hypot(np.sqrt(total / size), sampling))
@@ -83,7 +82,6 @@ class Memory:
     def note(
         self,
         found: list[Linearization],
-        scale: Array,
         evaluations: int,
         seconds: float,
         projected: int,
@@ -100,7 +98,6 @@ class Memory:
             projected,
             remarks.calibrated,
             tuple((f.error, f.norms, f.relative_sampling) for f in found),
-            scale,
         )
 
 

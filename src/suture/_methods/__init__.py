@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from suture._methods._adaptive import AdaptiveDifference
 from suture._methods._along import reach_of
 from suture._methods._base import (
     AbstractMethod,
@@ -22,6 +23,7 @@ from suture._methods._finite_difference import FiniteDifference
 
 __all__ = [
     "AbstractMethod",
+    "AdaptiveDifference",
     "Contract",
     "CustomVJP",
     "FiniteDifference",

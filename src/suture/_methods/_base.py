@@ -212,8 +212,8 @@ class Linearization:
             unit of x already.
         unit_shared: (p,) likewise.
         error: (K,) estimated error of each slope, the root of the sum of squares over rows and
-            outputs, in the units of the slopes; NaN where it is not known, None where the method
-            has no estimate.
+            outputs, in units of the output: per scale or unit of the input; NaN where it is not
+            known, None where the method has no estimate.
         norms: (K,) the size of each slope, likewise.
         relative_sampling: the relative error that random directions add, 0 for coordinates.
         remarks: what the method did besides the ordinary.

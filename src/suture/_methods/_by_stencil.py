@@ -22,6 +22,7 @@ from suture._methods._displace import (
     combine,
     displace,
     joined,
+    norms_of,
     own_columns,
 )
 from suture._methods._shift import check_room, check_shifted
@@ -47,7 +48,8 @@ def by_column(
         elif room is None:
             points, taken = displace(primal, rule, block, *units)
             values = yield points
-            errors.append(_embedded_error(rule, values, primal.value, taken))
+            share = own_columns(primal, block, *units) / taken
+            errors.append(_embedded_error(rule, values, primal.value, share))
             slopes = combine(rule, values, primal.value)
             slopes /= taken[:, :, None]
         else:
@@ -59,7 +61,7 @@ def by_column(
             assert primal.value is not None  # near bounds every formula has f(x) as a node
             slopes = slope_of(values, primal.value, displaced, displaced != 0)
             errors.append(None)
-        norms.append(np.sqrt(np.einsum("kro,kro->k", slopes, slopes)))
+        norms.append(norms_of(slopes, own_columns(primal, block, *units)))
         kept.append(keep(slopes))
     known = [error for error in errors if error is not None]
     return Linearization(
@@ -136,8 +138,11 @@ def _filled(parts: list[Array], columns: Array, primal: Primal) -> Array:
     return whole
 
 
-def _embedded_error(rule: Stencil, values: Array, base: Array | None, taken: Array) -> Array | None:
-    """Return ‖Σ_s e_s f_s‖ / h with the error weights of the stencil, (K,), None without any."""
+def _embedded_error(rule: Stencil, values: Array, base: Array | None, share: Array) -> Array | None:
+    """Return ‖Σ_s e_s f_s‖ · share with the error weights e of a stencil, (K,), None without.
+
+    `share` (K, R or 1) is 1/h, or the unit of the input over the displacement.
+    """
     if rule.error_weights is None:
         return None
     weights = np.array([w for t, w in zip(rule.nodes, rule.error_weights, strict=True) if t != 0])
@@ -145,6 +150,4 @@ def _embedded_error(rule: Stencil, values: Array, base: Array | None, taken: Arr
     for node, weight in zip(rule.nodes, rule.error_weights, strict=True):
         if node == 0 and base is not None:
             total = total + weight * base
-    error = np.real(total) / taken[:, :, None]
-    norm: Array = np.sqrt(np.einsum("kro,kro->k", error, error))
-    return norm
+    return norms_of(np.real(total), share)

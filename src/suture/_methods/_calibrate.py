@@ -22,7 +22,7 @@ from suture._methods._base import (
     Primal,
     Remarks,
 )
-from suture._methods._displace import blocks, column_points
+from suture._methods._displace import blocks, column_points, norms_of, own_columns
 from suture._methods._measure import Noise, measure_noise
 from suture._types import Array, Draw
 from suture.directions import Coordinate
@@ -88,7 +88,6 @@ class _Passes:
         """Begin with `arms`, (n,) in units of the scale; judged ones may change."""
         n, rows = primal.columns, len(primal.rows)
         self.primal, self.keep, self.noise, self.judged = primal, keep, noise, judged
-        self.scale = primal.column_scale()
         self.arms, self.used = arms.copy(), arms.copy()
         # Where only one side is there: 1 above x, -1 below.
         self.side = np.zeros((n, rows), dtype=np.int8)
@@ -125,8 +124,8 @@ class _Passes:
             self.kept,
             None,
             None,
-            error=self.error / self.scale,
-            norms=self.norms / self.scale,
+            error=self.error,
+            norms=self.norms,
             remarks=self.remarks,
         )
 
@@ -144,9 +143,9 @@ class _Passes:
         bad, turned = missing.any(axis=1), single.any(axis=1)
         assert primal.value is not None  # node 0 of every difference
         slopes = slope_of(values, primal.value, taken, usable)
-        part = taken / self.scale[block][:, None, None]
-        curvatures = curvature_of(values, primal.value, part, usable)
-        self._store(block, ~bad, slopes, curvatures)
+        units = own_columns(primal, block, primal.scale_rows, primal.scale_shared)
+        curvatures = curvature_of(values, primal.value, taken / units[:, None], usable)
+        self._store(block, ~bad, slopes, curvatures, units)
         self.side[block] = np.where(single, np.where(usable[:, 0], 1, -1), self.side[block])
         again = turned & ~bad
         if attempt < _ATTEMPTS - 1:
@@ -165,8 +164,8 @@ class _Passes:
         if not in_rows:
             # All rows see a shared input go the same way: where one row has only one side, all.
             side = np.take_along_axis(side, np.argmax(side != 0, axis=1)[:, None], axis=1)
-        arms = (self.arms * self.scale)[block][:, None]
-        arms = np.broadcast_to(arms, side.shape)
+        units = own_columns(primal, block, primal.scale_rows, primal.scale_shared)
+        arms = self.arms[block][:, None] * units
         # One-sided: the end and the middle of the arm, so that the curvature is seen there too.
         moves = np.stack(
             [np.where(side, side * arms, arms), np.where(side, side * arms / 2, -arms)], axis=1
@@ -181,13 +180,15 @@ class _Passes:
         fits = (side != 0) & (arms <= ahead)
         return np.where(fits[:, None], moves, both)
 
-    def _store(self, block: Array, fine: Array, slopes: Array, curvatures: Array) -> None:
+    def _store(
+        self, block: Array, fine: Array, slopes: Array, curvatures: Array, units: Array
+    ) -> None:
         kept = self.keep(slopes)
         if self.kept is None:
             self.kept = np.zeros((self.primal.columns, *kept.shape[1:]), kept.dtype)
         chosen, arms = block[fine], self.arms[block]
         self.kept[chosen], self.used[chosen], self.good[chosen] = kept[fine], arms[fine], True
-        norms, seen = _norm(slopes) * self.scale[block], _norm_of_known(curvatures)
+        norms, seen = norms_of(slopes, units), _norm_of_known(curvatures)
         # The third derivative is not seen; that of a function which changes by itself over its
         # scale is like its curvature.
         truncation = np.nan_to_num(seen) * arms**2 / 6
@@ -231,7 +232,7 @@ class _Passes:
         if hopeless.any():
             k = int(np.argmax(hopeless))
             column = int(block[k])
-            reach = float(self.arms[column] * self.scale[column])
+            reach = float(self.arms[column] * self.primal.column_scale()[column])
             raise NoFiniteValue(column, int(np.argmax(missing[k])), reach)
 
     def tuning(self, blank: Tuning) -> Tuning:
@@ -246,12 +247,6 @@ class _Passes:
             slope=np.where(self.good, self.norms / rows, np.nan),
             arm=self.used.copy(),
         )
-
-
-def _norm(slopes: Array) -> Array:
-    """Return the norm of each column over rows and outputs, (K,)."""
-    norm: Array = np.sqrt(np.einsum("kro,kro->k", slopes, slopes))
-    return norm
 
 
 def _norm_of_known(curvatures: Array) -> Array:

@@ -111,6 +111,14 @@ def own_columns(primal: Primal, columns: Array, rows: Array, shared: Array) -> A
     return own
 
 
+def norms_of(slopes: Array, units: Array) -> Array:
+    """Return the norm of slopes (K, R, O) over rows and outputs, per unit (K, R or 1), (K,)."""
+    with np.errstate(over="ignore"):
+        scaled = slopes * units[:, :, None]
+        norms: Array = np.sqrt(np.einsum("kro,kro->k", scaled, scaled))
+    return norms
+
+
 def column_points(primal: Primal, columns: Array, moves: Array) -> tuple[Points, Array]:
     """Return points that displace one column each, and the displacements really taken.
 

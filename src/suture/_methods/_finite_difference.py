@@ -23,9 +23,10 @@ from suture._methods._base import (
 )
 from suture._methods._by_stencil import by_column, by_direction
 from suture._methods._calibrate import calibrate, noise_only, replay
+from suture._methods._checks import check_directions
 from suture._methods._displace import directions_per_block
 from suture._methods._measure import Noise
-from suture._methods._steady import Steady
+from suture._methods._steady import Steady, scaled_as
 from suture._stencil import Stencil
 from suture._types import Array, Draw
 from suture.directions import AbstractDirections, AbstractRandomDirections, Coordinate
@@ -213,9 +214,9 @@ class FiniteDifference(AbstractMethod):
 
     def _tuned_units(self, primal: Primal, tuning: Tuning) -> tuple[Array, Array]:
         """Return the displacement of each input, (R, d) and (p,)."""
-        d = primal.rows.shape[1]
-        steps = tuning.steps(primal.output_size(), primal.precision) * tuning.scale
-        return np.broadcast_to(steps[:d], primal.rows.shape), steps[d:]
+        d, units = primal.rows.shape[1], scaled_as(primal, tuning)
+        steps = tuning.steps(primal.output_size(), primal.precision)
+        return steps[:d] * units[0], steps[d:] * units[1]
 
     def push(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:
         """Difference along each tangent, or along every input where those are fewer.
@@ -262,12 +263,7 @@ def _check_types(stencil: object, directions: object) -> None:
             "A stencil is a table of numbers, not a name.",
             "Use one of `suture.stencils`, for example `FiniteDifference(stencils.CENTRAL)`.",
         )
-    if not isinstance(directions, AbstractDirections):
-        raise MethodError(
-            f"`FiniteDifference(directions={shown(directions)})` is not understood.",
-            "Directions are an object that samples seeds and knows the way back.",
-            "Use one of `suture.directions`, for example `directions.Orthogonal(4)`.",
-        )
+    check_directions("FiniteDifference", directions)
 
 
 def _check_absolute(step: float | None, directions: AbstractDirections) -> None:

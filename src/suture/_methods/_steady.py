@@ -17,7 +17,7 @@ from suture._methods._base import (
     Primal,
     Remarks,
 )
-from suture._methods._displace import blocks, column_points, own_columns
+from suture._methods._displace import blocks, column_points, norms_of, own_columns
 from suture._types import Array, Draw
 from suture.directions import Coordinate
 
@@ -40,8 +40,11 @@ class Steady:
         n = primal.columns
         self.primal, self.tuning, self.keep = primal, tuning, keep
         self.steps = tuning.steps(primal.output_size(), primal.precision)
-        self.moves = self.steps * tuning.scale
-        self.rows, self.shared = _signed(primal, self.moves, tuning, draw)
+        self.units = scaled_as(primal, tuning)
+        d = primal.rows.shape[1]
+        self.rows, self.shared = self.steps[:d] * self.units[0], self.steps[d:] * self.units[1]
+        if tuning.noise > _ROUNDING:
+            self._sign(draw)
         self.error = tuning.errors(self.steps, primal.output_size())
         self.refreshed, self.next = tuning.due()
         self.central = np.zeros(n, dtype=bool)
@@ -53,6 +56,16 @@ class Steady:
         self.norms = np.zeros(n)
         self.curvature, self.slope = np.full(n, np.nan), np.full(n, np.nan)
         self.remarks = Remarks(central=int(self.central.sum()))
+
+    def _sign(self, draw: Draw) -> None:
+        """Give the step of every input, in every row, a random sign."""
+        count = self.rows.size
+        signs = draw().integers(0, 2, count + self.shared.size) * 2.0 - 1.0
+        self.rows = self.rows * signs[:count].reshape(self.rows.shape)
+        self.shared = self.shared * signs[count:]
+
+    def _reach(self, column: int) -> float:
+        return float(self.steps[column] * self.tuning.scale[column])
 
     def _center(self) -> None:
         """Give central columns the error that they will have."""
@@ -87,7 +100,7 @@ class Steady:
             self.kept,
             None,
             None,
-            error=self.error * rows / self.tuning.scale,
+            error=self.error * rows,
             norms=self.norms,
             remarks=self.remarks,
         )
@@ -97,9 +110,8 @@ class Steady:
         room = self.primal.room
         if room is None:
             return columns[:0]
-        d = self.primal.rows.shape[1]
-        rows = np.maximum(room.rows_down, room.rows_up) < self.moves[:d]
-        shared = np.maximum(room.shared_down, room.shared_up) < self.moves[d:]
+        rows = np.maximum(room.rows_down, room.rows_up) < np.abs(self.rows)
+        shared = np.maximum(room.shared_down, room.shared_up) < np.abs(self.shared)
         narrow = np.concatenate([rows.any(axis=0), shared])
         found: Array = columns[narrow[columns]]
         return found
@@ -142,7 +154,7 @@ class Steady:
         if lost.any():
             k, row = np.argwhere(lost)[0]
             column = int(block[again[k]])
-            raise NoFiniteValue(column, int(row), float(self.moves[column]))
+            raise NoFiniteValue(column, int(row), self._reach(column))
         self.remarks.one_sided += len(again)
 
     def _two_sided(self, block: Array) -> Generator[Points, Array, None]:
@@ -155,16 +167,16 @@ class Steady:
         lost = ~usable.any(axis=1) & (taken != 0).any(axis=1)
         if lost.any():
             k, row = np.argwhere(lost)[0]
-            raise NoFiniteValue(int(block[k]), int(row), float(self.moves[block[k]]))
+            raise NoFiniteValue(int(block[k]), int(row), self._reach(int(block[k])))
         half = usable.any(axis=1) & ~usable.all(axis=1) & (taken != 0).all(axis=1)
         self.remarks.one_sided += int(half.any(axis=1).sum())
         assert primal.value is not None
         slopes = slope_of(values, primal.value, taken, usable)
         self._store(block, slopes)
-        scale, rows = self.tuning.scale[block], np.sqrt(len(primal.rows))
-        curvature = curvature_of(values, primal.value, taken / scale[:, None, None], usable)
+        units, rows = own_columns(primal, block, *self.units), np.sqrt(len(primal.rows))
+        curvature = curvature_of(values, primal.value, taken / units[:, None], usable)
         self.curvature[block] = np.sqrt(np.sum(curvature**2, axis=(1, 2))) / rows
-        self.slope[block] = self.norms[block] * scale / rows
+        self.slope[block] = self.norms[block] / rows
         # What is left of a curvature that noise hides: 2√2 level / (7 h²).
         level = self.tuning.level(primal.output_size())
         least = 2 * np.sqrt(2) * level / ((1 + _SECOND_ARM) * self.steps[block] ** 2)
@@ -174,11 +186,10 @@ class Steady:
         """Return the step and an arm on the other side, or the arms of a central difference."""
         primal, tuning = self.primal, self.tuning
         unit = own_columns(primal, block, self.rows, self.shared)
-        scale, steps = tuning.scale[block], self.steps[block]
-        second = np.minimum(_SECOND_ARM * steps, LONGEST) * scale
-        moves = np.stack([unit, -np.sign(unit) * second[:, None]], axis=1)
-        arms = np.where(self.central[block], tuning.arm[block], steps) * scale
-        arms = np.broadcast_to(arms[:, None], unit.shape)
+        units, steps = own_columns(primal, block, *self.units), self.steps[block]
+        second = np.minimum(_SECOND_ARM * steps, LONGEST)[:, None] * units
+        moves = np.stack([unit, -np.sign(unit) * second], axis=1)
+        arms = np.where(self.central[block], tuning.arm[block], steps)[:, None] * units
         both = np.stack([arms, -arms], axis=1)
         refreshed = np.isin(block, self.refreshed) & ~self.central[block]
         moves = np.where(refreshed[:, None, None], moves, both)
@@ -198,7 +209,7 @@ class Steady:
             if self.kept is None:
                 self.kept = np.zeros((self.primal.columns, *kept.shape[1:]), kept.dtype)
             self.kept[block] = kept
-        self.norms[block] = np.sqrt(np.einsum("kro,kro->k", slopes, slopes))
+        self.norms[block] = norms_of(slopes, own_columns(self.primal, block, *self.units))
 
 
 def _quotient(values: Array, base: Array, taken: Array) -> Array:
@@ -213,10 +224,12 @@ def _quotient(values: Array, base: Array, taken: Array) -> Array:
     return slopes
 
 
-def _signed(primal: Primal, steps: Array, tuning: Tuning, draw: Draw) -> tuple[Array, Array]:
-    """Return the displacements (R, d) and (p,): the steps, with random signs where f is noisy."""
-    d, rows = primal.rows.shape[1], len(primal.rows)
-    if tuning.noise <= _ROUNDING:
-        return np.broadcast_to(steps[:d], (rows, d)), steps[d:]
-    signs = draw().integers(0, 2, rows * d + len(steps) - d) * 2.0 - 1.0
-    return steps[:d] * signs[: rows * d].reshape(rows, d), steps[d:] * signs[rows * d :]
+def scaled_as(primal: Primal, tuning: Tuning) -> tuple[Array, Array]:
+    """Return the unit of the steps of a tuning, (R, d) and (p,), in the units of the inputs.
+
+    Rows of different scale have different units; but that of a column stays what it was when the
+    tuning was made: an input that approaches zero keeps its step.
+    """
+    d = primal.rows.shape[1]
+    share = tuning.scale / primal.column_scale()
+    return primal.scale_rows * share[:d], primal.scale_shared * share[d:]
