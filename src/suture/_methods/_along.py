@@ -110,7 +110,7 @@ def bounded_slopes(
         slopes[free] = yield from _placed(primal, rows[free], shared[free], places[free])
     stuck = np.flatnonzero(blocked.any(axis=1))
     if len(stuck):
-        halves = yield from _in_parts(primal, room, rows[stuck], shared[stuck])
+        halves = yield from _in_parts(primal, room, nodes, rows[stuck], shared[stuck])
         slopes[stuck] = np.where(blocked[stuck][:, :, None], halves, slopes[stuck])
     return slopes
 
@@ -181,9 +181,15 @@ def _places_taken(
 
 
 def _in_parts(
-    primal: Primal, room: Room, rows: Array, shared: Array
+    primal: Primal, room: Room, nodes: Array, rows: Array, shared: Array
 ) -> Generator[Points, Array, Array]:
-    """Take moves in parts, each with the inputs that can go the same way about as far."""
+    """Take moves in parts, each with the inputs that can go the same way about as far.
+
+    Each has as many nodes as wanted, evenly on its side, so that the order is the same.
+    """
+    both_sides = nodes.min() < 0 < nodes.max()
+    most = np.abs(nodes).max() * (2 if both_sides else 1)
+    evenly = np.arange(1, len(nodes) + 1)[:, None] / len(nodes)
     total = np.zeros((len(rows), len(primal.rows), primal.outputs))
     ahead = (
         _times(rows, room.rows_down, room.rows_up),
@@ -193,7 +199,7 @@ def _in_parts(
         _times(-rows, room.rows_down, room.rows_up),
         _times(-shared, room.shared_down, room.shared_up),
     )
-    far = [np.minimum(np.maximum(*both), 1.0) for both in zip(ahead, back, strict=True)]
+    far = [np.minimum(np.maximum(*both), most) for both in zip(ahead, back, strict=True)]
     for sign in (1.0, -1.0):
         left = [
             (move != 0) & ((a >= b) if sign > 0 else (a < b))
@@ -206,8 +212,9 @@ def _in_parts(
                 left[1] & (far[1] >= _WORTH * longest[:, :1]),
             )
             part = np.where(taken[0], rows, 0.0)[some], np.where(taken[1], shared, 0.0)[some]
-            reach = np.minimum(reach_of(room, sign * part[0], sign * part[1]), 1.0)
-            total[some] += yield from _placed(primal, *part, sign * reach[:, None, :])
+            reach = np.minimum(reach_of(room, sign * part[0], sign * part[1]), most)
+            places = sign * reach[:, None, :] * evenly
+            total[some] += yield from _placed(primal, *part, places)
             left = [whole & ~done for whole, done in zip(left, taken, strict=True)]
     return total
 

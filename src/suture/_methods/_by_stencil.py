@@ -52,6 +52,8 @@ def by_column(
             errors.append(_embedded_error(rule, values, primal.value, share))
             slopes = combine(rule, values, primal.value)
             slopes /= taken[:, :, None]
+            if primal.room is not None:  # an imaginary part has room everywhere
+                slopes[~_has_room(primal, block)] = 0.0
         else:
             moves, odd = fitted(rule.moved_nodes, own_columns(primal, block, *units), room)
             remarks.bounded += int(odd.any(axis=1).sum())
@@ -101,6 +103,7 @@ def by_direction(
 ) -> Estimate:
     """Displace many inputs at once, along seeds (k, n) in multiples of `units`."""
     d = primal.rows.shape[1]
+    seeds, around = _without_fixed(primal, seeds, units)
     kept, taken_seeds = [], []
     for block in blocks(seeds, primal, len(rule.moved_nodes)):
         if primal.room is None:
@@ -115,9 +118,35 @@ def by_direction(
         directions,
         joined(taken_seeds),
         joined(kept),
-        *units,
+        *around,
         relative_sampling=directions.relative_error(primal.columns),
     )
+
+
+def _has_room(primal: Primal, block: Array) -> Array:
+    """Return which columns can move in which rows, (K, R)."""
+    room = room_of(primal, block)
+    assert room is not None  # there are bounds
+    free = (room[0] > 0) | (room[1] > 0)
+    return np.broadcast_to(free, (len(block), len(primal.rows)))
+
+
+def _without_fixed(
+    primal: Primal, seeds: Array, units: tuple[Array, Array]
+) -> tuple[Array, tuple[Array, Array]]:
+    """Leave inputs whose bounds meet out of seeds (k, n); their slope is to be 0.
+
+    Seeds are the same for all rows. Where an input is fixed in some rows only, its unit there is
+    infinite: its slope per unit of x is 0.
+    """
+    room = primal.room
+    if room is None:
+        return seeds, units
+    free = np.zeros(primal.columns, dtype=bool)
+    free[movable(primal)] = True
+    rows = np.where((room.rows_down > 0) | (room.rows_up > 0), units[0], np.inf)
+    shared = np.where((room.shared_down > 0) | (room.shared_up > 0), units[1], np.inf)
+    return np.where(free, seeds, 0.0), (rows, shared)
 
 
 def spread(kept: list[Array], columns: Array, primal: Primal, keep: Contract) -> Array:
