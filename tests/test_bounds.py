@@ -215,8 +215,8 @@ def test_noise_that_is_measured_near_bounds(noise):
     expected = torch.autograd.functional.jacobian(smooth, x).sum(0)
     (tuning,) = f.calibration.tunings.values()
     assert noise / 10 < tuning.noise < 3 * noise
-    # What one-sided differences with 2.4·√(noise · 7 · curvature 4) can reach.
-    assert (found - expected).abs().max() < 60 * math.sqrt(noise)
+    # One-sided, error √(noise · ‖f‖ · curvature) for each of 25 outputs: 0.1 and 3 of 6 to 14.
+    assert (found - expected).abs().max() < 100 * math.sqrt(noise)
 
 
 def test_more_inputs_than_are_calibrated():
@@ -407,12 +407,12 @@ def test_any_bounds_around_any_x(data, dtype, method):
     # Not subnormal, where torch and NumPy may flush to zero; squares stay finite.
     numbers = st.floats(-100, 100, width=width, allow_subnormal=False)
     x = data.draw(st.lists(numbers, min_size=1, max_size=4))
-    gap = st.one_of(st.just(0.0), st.just(INF), st.floats(0, 1e-12), st.floats(0, 1))
+    gap = st.one_of(st.just(0.0), st.just(INF), st.floats(1e-20, 1e-12), st.floats(1e-6, 1))
     gaps = st.lists(gap, min_size=len(x), max_size=len(x))
     here = torch.tensor(x, dtype=dtype).double()
     lower = here - torch.tensor(data.draw(gaps), dtype=DOUBLE)
     upper = here + torch.tensor(data.draw(gaps), dtype=DOUBLE)
-    fence = Fence(lambda z: z.double().square().sum() + 1, (lower, upper))
+    fence = Fence(lambda z: (z.double() ** 2 + z.double()).sum(), (lower, upper))
     f = differentiable(fence, method=method, bounds=((lower, upper),), dtype=None)
     for _ in range(2):
         assert torch.isfinite(gradient(f, torch.tensor(x, dtype=dtype))).all()
@@ -558,13 +558,13 @@ def test_what_is_outside_by_rounding_is_projected():
     x = wants([1 + 9e-7, -5e-7, 0.5, 1.0])
     y = f(x)
     assert fence.points[0][0].tolist() == [1.0, 0.0, 0.5, 1.0]  # the bounds, exactly
-    assert float(y) == float(torch.exp(fence.points[0][0]).sum())
+    assert y.item() == float(torch.exp(fence.points[0][0]).sum())
     y.backward()
     torch.testing.assert_close(x.grad, torch.exp(fence.points[0][0]), rtol=1e-8, atol=0)
     assert fence.outside == []
     assert f.evaluations == 1 + 8  # node 0 is valid
     assert f.last.projected == 2
-    assert float(x[0]) == 1 + 9e-7  # the caller's own tensor is not touched
+    assert float(x.detach()[0]) == 1 + 9e-7  # the caller's own tensor is not touched
 
 
 @pytest.mark.parametrize("interface", ["torch", "numpy"])
@@ -573,7 +573,7 @@ def test_projection_reaches_what_is_not_differentiated(interface, vectorized):
     seen = []
 
     def black(x, w):
-        seen.append(np.array(w))
+        seen.append(w.tolist())
         return x * w
 
     f = differentiable(black, interface=interface, vectorized=vectorized, bounds=(None, (0, 1)))
@@ -581,7 +581,7 @@ def test_projection_reaches_what_is_not_differentiated(interface, vectorized):
     f(wants([2.0]), w).sum().backward()
     with torch.no_grad():
         f(torch.ones(1), w)
-    assert all((w == 1).all() for w in seen)
+    assert all(np.all(np.array(w) == 1) for w in seen)
 
 
 def test_float32_inputs_that_end_on_a_bound():
@@ -763,7 +763,9 @@ def test_forms_of_bounds(bounds):
     f = differentiable(fence, method=METHODS["CENTRAL"], bounds=bounds)
     x = torch.tensor([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]], dtype=DOUBLE)
     torch.testing.assert_close(gradient(f, x), torch.exp(x), rtol=1e-8, atol=0)
-    below, above = (limit is not None and np.all(np.isfinite(limit)) for limit in bounds[0])
+    below, above = (
+        limit is not None and torch.as_tensor(limit).isfinite().all() for limit in bounds[0]
+    )
     assert (min(float(point[0].min()) for point in fence.points) == 0.0) == below
     assert (max(float(point[0].max()) for point in fence.points) == 1.0) == above
 

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._methods._arms import fitted, slope_of
+from suture._methods._arms import distinct, fitted, slope_of
 from suture._methods._base import NoFiniteValue, Points, Primal, Room
 from suture._methods._displace import (
     along,
@@ -152,7 +152,7 @@ def _placed(
     values = yield points
     values = values.reshape((len(rows), -1, *values.shape[1:]))
     assert primal.value is not None
-    usable = (taken != 0) & np.isfinite(values).all(axis=-1)
+    usable = distinct(taken) & np.isfinite(values).all(axis=-1)
     lost = ~usable.any(axis=1) & (taken != 0).any(axis=1)
     if lost.any():
         raise NoFiniteValue(None, int(np.argwhere(lost)[0][1]), float(np.abs(rows).max(initial=0)))

@@ -7,7 +7,7 @@ from collections.abc import Generator
 import numpy as np
 
 from suture._methods._along import bounded_slopes
-from suture._methods._arms import fitted, movable, room_of, slope_of
+from suture._methods._arms import distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
     Estimate,
@@ -61,7 +61,7 @@ def by_column(
             values = yield points
             values = values.reshape((len(block), -1, *values.shape[1:]))
             assert primal.value is not None  # near bounds every formula has f(x) as a node
-            slopes = slope_of(values, primal.value, displaced, displaced != 0)
+            slopes = slope_of(values, primal.value, displaced, distinct(displaced))
             errors.append(None)
         norms.append(norms_of(slopes, own_columns(primal, block, *units)))
         kept.append(keep(slopes))
