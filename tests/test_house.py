@@ -20,6 +20,7 @@ PUBLIC_NAMES = {
     "Differentiable",
     "FiniteDifference",
     "Stencil",
+    "check",
     "differentiable",
     "directions",
     "errors",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from suture import directions, errors, stencils
+    from suture._check import check
     from suture._differentiable import differentiable
     from suture._methods import AbstractMethod, AdaptiveDifference, CustomVJP, FiniteDifference
     from suture._module import Differentiable
@@ -19,6 +20,7 @@ __all__ = [
     "Differentiable",
     "FiniteDifference",
     "Stencil",
+    "check",
     "differentiable",
     "directions",
     "errors",
@@ -32,6 +34,7 @@ _HOMES = {
     "Differentiable": "_module",
     "FiniteDifference": "_methods",
     "Stencil": "_stencil",
+    "check": "_check",
     "differentiable": "_differentiable",
 }
 

@@ -132,7 +132,7 @@ def _of_leaf(bounds: _Bounds | None, leaf: Leaf, given: Any) -> Pair | None:
 
 def _inward(limit: Array, dtype: torch.dtype, sign: int) -> Array:
     near = rounded(limit, dtype)
-    outside = np.isfinite(limit) & (near < limit if sign > 0 else near > limit)
+    outside = np.isfinite(limit) & (sign * near < sign * limit)
     if not outside.any():
         return near
     tensor = torch.from_numpy(np.ascontiguousarray(near)).to(dtype)

@@ -4,7 +4,7 @@ Commands import what they need when they run: torch takes seconds to import, and
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from suture.demo import EPOCHS
 from suture.errors import MissingExtraError
@@ -42,4 +42,37 @@ def demo(
     from suture.demo import console
 
     if not console.show(out if plots else None, seed, epochs):
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(help="module:function", show_default=False)],
+    args: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One argument: a Python literal, where a list of numbers becomes a tensor, or a "
+            ".pt, .npy or .json file. Repeat it for more arguments, or give a tuple."
+        ),
+    ] = None,
+    batch_dims: Annotated[
+        str | None, typer.Option(help="The claim to be checked, such as '(0, None)'.")
+    ] = None,
+    interface: Annotated[
+        Literal["torch", "numpy"] | None,
+        typer.Option(help="What the function receives.", show_default="torch, or numpy if it must"),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="About how many evaluations to spend.", min=1)
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Save the figure here.", dir_okay=False)] = None,
+) -> None:
+    """Look at a function before training through it, and say what to write.
+
+    The exit status is 1 when something is wrong: a wrong vjp, a wrong step or claim, a function
+    that fails or is not differentiable at this point.
+    """
+    from suture._check import command
+
+    if not command.run(target, args or [], batch_dims, interface, budget, plot):
         raise typer.Exit(1)

@@ -34,12 +34,16 @@ _WEAK = 100.0
 _LONGER = 20.0
 # Where values are even equal they are on a coarse grid, and a much longer arm is needed.
 _MUCH_LONGER = 1000.0
-# A second difference of more than this part of the first one, and far above the noise, says that
-# the arm is longer than the function is smooth; so does a side that is not defined at all.
-_ROUGH, _CLEAR = 0.3, 30.0
+# A second difference of more than this part of the first one, far above the noise, and many times
+# that of a function which changes by itself over its scale (at a minimum all slopes are small),
+# says that the arm is longer than the function is smooth; so does a side that is not defined.
+_ROUGH, _CLEAR, _STEEP = 0.3, 30.0, 100.0
+# What is then as rough has a kink at x and no curvature: with one that is above this many standard
+# deviations the step would be 1/100 of the arm and, after shorter arms, hardly above rounding.
+_KINK = 3e4
 _INSIDE = 0.01
 _ATTEMPTS = 3
-# These five were chosen on the problems of Moré, Garbow and Hillstrom (`benchmarks/accuracy.py`): a
+# These were chosen on the problems of Moré, Garbow and Hillstrom (`benchmarks/accuracy.py`): a
 # factor of two in any of them changes the median errors by less than a third.
 
 # A curvature is not known better than to this many standard deviations of the noise, divided by the
@@ -94,6 +98,8 @@ class _Passes:
         self.good = np.zeros(n, dtype=bool)
         self.kept: Array | None = None
         self.error, self.norms, self.curvature = np.zeros(n), np.zeros(n), np.full(n, np.nan)
+        # First and second differences of rough columns with the arm before.
+        self.before = np.zeros((2, n))
         self.remarks = Remarks()
 
     @property
@@ -203,10 +209,11 @@ class _Passes:
             return np.zeros_like(asked)
         arms = self.arms[block]
         seen = asked & ~np.isnan(self.curvature[block])
-        first = 2 * arms * self.norms[block]
-        second = np.nan_to_num(self.curvature[block]) * arms**2
         self._notice_grid(values, usable)
+        first, second = self._differences(block)
         rough = seen & (second > _ROUGH * first + _CLEAR * self.level)
+        rough &= second > _STEEP * self.level * self.primal.noise ** (-1 / 3)
+        self.before[:, block[rough]] = first[rough], second[rough]
         with np.errstate(divide="ignore", invalid="ignore"):
             shorter = np.clip(0.5 * np.sqrt(first / second), 1e-3, 0.1) * arms
         weak = (second < _UNSEEN * self.level) & (first < _WEAK * self.level)
@@ -217,6 +224,11 @@ class _Passes:
         self.arms[block] = np.where(rough, shorter, np.where(weak, longer, arms))
         again: Array = rough | weak
         return again
+
+    def _differences(self, block: Array) -> tuple[Array, Array]:
+        """Return the sizes of the first and the second difference of columns."""
+        arms = self.used[block]
+        return 2 * arms * self.norms[block], np.nan_to_num(self.curvature[block]) * arms**2
 
     def _notice_grid(self, values: Array, usable: Array) -> None:
         """Where the noise is not known, take that of the grid which the values are on."""
@@ -241,6 +253,10 @@ class _Passes:
         rows = np.sqrt(len(self.primal.rows))
         least = np.where(np.any(self.side != 0, axis=1), _LEAST_ONE_SIDED, _LEAST)
         curvature = np.maximum(self.curvature, least * self.level / self.used**2) / rows
+        first, second = self._differences(np.arange(len(curvature)))
+        kink = (second > _ROUGH * first + _KINK * self.level) & (self.before[1] > 0)
+        kink &= second * self.before[0] >= 0.5 * self.before[1] * first
+        curvature[kink] = np.nan
         return dataclasses.replace(
             blank,
             noise=self.primal.noise,

@@ -165,11 +165,11 @@ class Steady:
         apart = distinct(taken)
         usable = np.isfinite(values).all(axis=-1) & apart
         taken = np.broadcast_to(taken, usable.shape)
-        lost = ~usable.any(axis=1) & apart.any(axis=1)
+        lost = ~usable.any(axis=1) & np.any(apart, axis=1)
         if lost.any():
             k, row = np.argwhere(lost)[0]
             raise NoFiniteValue(int(block[k]), int(row), self._reach(int(block[k])))
-        half = usable.any(axis=1) & ~usable.all(axis=1) & apart.all(axis=1)
+        half = usable.any(axis=1) & ~usable.all(axis=1) & np.all(apart, axis=1)
         self.remarks.one_sided += int(half.any(axis=1).sum())
         assert primal.value is not None
         slopes = slope_of(values, primal.value, taken, usable)

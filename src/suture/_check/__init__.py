@@ -1,0 +1,59 @@
+"""Look at a black box before training through it: `check`.
+
+`place` evaluates, `sweep`, `breaks`, `rows`, `compare`, `precision` and `pattern` are experiments,
+`advice` and `verdict` draw the conclusions, `examine` runs all of them, and `report`, `console` and
+`picture` show what was found.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from suture._check.examine import examine
+from suture._check.report import Report
+
+
+def check(f: Any, /, *args: Any, budget: int | None = None, **kwargs: Any) -> Report:
+    """Look at a black box at x, print what was found, and say what to write.
+
+    It says whether f is deterministic and how noisy, the precision of its outputs, jumps and kinks
+    near x, whether rows are independent, which output depends on which input, how the error of a
+    difference depends on the step, how two formulas agree, and which call of `differentiable` it
+    recommends. It tells a wrong step from a function that is not differentiable here and from a
+    wrong `vjp`.
+
+    Args:
+        f: the black box, or what `differentiable` made of it; then its options are checked too.
+        *args: x: what f takes. It is evaluated near these, and never outside of its bounds.
+        budget: about how many evaluations to spend; None for 40 for each of at most 64 inputs,
+            and 100. With more inputs than that, a sample of them is displaced one by one.
+        **kwargs: likewise.
+
+    Returns:
+        The findings. `print(report)` shows them again, `report.ok` says whether nothing is wrong,
+        `report.plot()` draws the error by the step. Nothing that the black box does is raised: it
+        is a finding.
+
+    Example:
+        >>> import torch
+        >>> report = check(lambda x: (x * 30).round() / 100, torch.ones(3))  # doctest: +ELLIPSIS
+        <lambda>: 3 inputs, 3 outputs, ...
+        >>> report.ok, report.deterministic, report.precision[0].quantum
+        (True, True, 0.01)
+    """
+    report = examine(f, args, kwargs, budget)
+    show(report)
+    return report
+
+
+def show(report: Report) -> None:
+    """Print a report: with rich where it is installed, as plain text otherwise."""
+    try:
+        from suture._check.console import show as show_rich
+    except ModuleNotFoundError:
+        print(report)
+    else:
+        show_rich(report)
+
+
+__all__ = ["Report", "check", "examine", "show"]

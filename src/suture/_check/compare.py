@@ -1,0 +1,244 @@
+"""Compare: two formulas along random directions, a method with the sweep, a rule with both."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from suture._check.findings import Curve, WrongEntry
+from suture._check.place import Place, quiet
+from suture._memory import Memory
+from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
+from suture._rules import ask_jvp, ask_vjp
+from suture._types import Array
+from suture.directions import Coordinate
+from suture.errors import SutureError
+from suture.stencils import central
+
+DIRECTIONS = 3
+"""Random directions, four evaluations each: one that happens to hide an error is believable,
+three are not."""
+
+_FOURTH = central(4)
+
+# How many slopes a comparison may hold: 32 MiB.
+_ROOM = 2**22
+
+# With more inputs than a sweep takes, methods are compared along those that were swept only.
+_COLUMNS = 64
+
+# A rule is exact, so it may differ by what the differences are off, and by rounding. 20 times the
+# estimated error of a slope was never exceeded by a right rule; 1e-5 is far below a wrong factor.
+_ESTIMATES, _EXACT = 20.0, 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Along:
+    """Slopes along random directions.
+
+    Attributes:
+        moves: (T, n) the directions, in units of x.
+        slopes: (T, K) of order four; NaN where a point failed.
+        agreement: the largest relative difference from those of order two, NaN if unknown.
+        additivity: the largest relative difference from the sum of the slopes of the single
+            inputs, NaN if unknown.
+    """
+
+    moves: Array
+    slopes: Array
+    agreement: float
+    additivity: float
+
+
+def along(
+    place: Place, curves: list[Curve | None], columns: Array, used: Array, floor: float
+) -> Along:
+    """Difference along random directions, each input by its best step.
+
+    Args:
+        place: where.
+        curves: of the inputs `columns`, None where the slope is zero.
+        columns: (C,) the inputs that were swept.
+        used: (K,) outputs that differences are of use for.
+        floor: the largest standard deviation of the noise of an output.
+    """
+    steps = np.full(place.n, np.nan)
+    for curve, j in zip(curves, columns, strict=True):
+        if curve is not None:
+            steps[j] = curve.chosen
+    usual = np.nanmedian(steps / place.unit) if np.isfinite(steps).any() else 1e-5
+    steps = np.where(np.isfinite(steps), steps, usual * place.unit)
+    signs = place.generator().choice([-1.0, 1.0], (DIRECTIONS, place.n))
+    moves = signs * steps / np.sqrt(max(place.n, 1))
+    free = (place.x + 2 * steps <= place.upper) & (place.x - 2 * steps >= place.lower)
+    moves = np.where(free, moves, 0.0)
+    nodes = _FOURTH.moved_nodes.real
+    points = place.inside(place.x + np.multiply.outer(nodes, moves)).reshape(-1, place.n)
+    values = place.at(points).reshape(len(nodes), DIRECTIONS, -1)
+    fourth = np.where(used, np.tensordot(_FOURTH.moved_weights.real, values, axes=(0, 0)), 0.0)
+    inner = [int(np.flatnonzero(np.isclose(nodes, t))[0]) for t in (1, -1)]
+    second = np.where(used, (values[inner[0]] - values[inner[1]]) / 2, 0.0)
+    size = np.linalg.norm(fourth, axis=1)
+    size = np.where(size > 2 * floor, size, np.nan)
+    agreement = np.linalg.norm(fourth - second, axis=1) / size
+    additivity = np.full(DIRECTIONS, np.nan)
+    if len(columns) == place.n:
+        jacobian = np.zeros((place.n, len(used)))
+        for curve, j in zip(curves, columns, strict=True):
+            if curve is not None:
+                jacobian[j] = curve.slope
+        additivity = np.linalg.norm(fourth - moves @ jacobian, axis=1) / size
+    return Along(moves, fourth, _largest(agreement), _largest(additivity))
+
+
+def _largest(values: Array) -> float:
+    return float(np.nanmax(values)) if np.isfinite(values).any() else float("nan")
+
+
+def method_errors(
+    place: Place, method: AbstractMethod, curves: list[Curve], used: Array
+) -> Array | str:
+    """Return the relative error of a method for each input that has a curve; or why it failed.
+
+    Of the default method that of the second gradient: the first one calibrates.
+    """
+    if method not in place.tried:
+        with quiet():
+            place.tried[method] = _method_errors(place, method, curves, used)
+    return place.tried[method]
+
+
+def _method_errors(
+    place: Place, method: AbstractMethod, curves: list[Curve], used: Array
+) -> Array | str:
+    room = max(1, _ROOM // max(place.m, 1))
+    curves = curves[:room]
+    tangents = np.zeros((len(curves), 1, place.n))
+    for t, curve in enumerate(curves):
+        tangents[t, 0, curve.column] = 1.0
+    shared = np.empty((len(curves), 0))
+    memory = Memory()
+    try:
+        if isinstance(method, FiniteDifference) and place.n <= min(room, _COLUMNS):
+            for _ in range(2 if method.stencil is None else 1):
+                site = place.site_of(method, memory=memory)
+                (linear,) = site.linearize([lambda slopes: slopes])
+            slopes = linear.pushforward(tangents, shared)[:, 0]
+        else:
+            site = place.site_of(method)
+            slopes = site.push(tangents[None], shared[None])[0, :, 0]
+    except (SutureError, SystemExit) as error:
+        return str(error).splitlines()[0]
+    slopes = np.where(used, slopes[:, place.chosen], 0.0)
+    best = np.array([curve.slope for curve in curves])
+    errors: Array = np.linalg.norm(slopes - best, axis=1) / np.linalg.norm(best, axis=1)
+    return errors
+
+
+def is_compared(method: AbstractMethod) -> bool:
+    """Whether a method means the derivative: random directions may mean a smoothed one."""
+    return not isinstance(method, CustomVJP) and (
+        not isinstance(method, FiniteDifference) or isinstance(method.directions, Coordinate)
+    )
+
+
+def check_rule(
+    place: Place,
+    rule: CustomVJP,
+    curves: list[Curve | None],
+    columns: Array,
+    seen: Along,
+    used: Array,
+    excused: set[str],
+    moved: Array,
+) -> tuple[list[WrongEntry], str]:
+    """Compare a rule with differences by ⟨c, Jv⟩ = ⟨Jᵀc, v⟩.
+
+    Args:
+        place: where.
+        rule: the user's.
+        curves: of the inputs `columns`.
+        columns: (C,) the inputs that were swept.
+        seen: slopes along random directions.
+        used: (K,) outputs that differences are of use for.
+        excused: inputs at which the function is not differentiable.
+        moved: (C,) whether any output depends on the input.
+
+    Returns:
+        The entries of Jᵀc that are wrong, and a complaint if the rule failed or is wrong along a
+        direction only.
+    """
+    cotangents = np.zeros((2, place.m))
+    cotangents[:, place.chosen] = place.generator().standard_normal((2, len(used))) * used
+    site = place.site_of(rule)
+    try:
+        answers = ask_vjp(site, rule, cotangents[None, :, None])
+    except (SutureError, SystemExit) as error:
+        return [], str(error).splitlines()[0]
+    known = [answer is not None for answer in answers]
+    filled = [
+        np.zeros((2, *segment.leaf.shape), complex if segment.leaf.dtype.is_complex else float)
+        if answer is None
+        else answer[0]
+        for answer, segment in zip(answers, place.inputs.layout.segments, strict=True)
+    ]
+    gradients = place.inputs.layout.gather(filled, (2,))[0][:, 0]
+    given = np.zeros(place.n, bool)
+    for segment, is_known in zip(place.inputs.layout.segments, known, strict=True):
+        given[segment.start : segment.stop] = is_known
+    c = cotangents[:, place.chosen]
+    wrong = []
+    for curve, j, depends in zip(curves, columns, moved, strict=True):
+        name = place.name(int(j))
+        if given[j] and name not in excused and (curve is not None or not depends):
+            entry = _entry(name, gradients[:, j], c, curve)
+            wrong += [] if entry is None else [entry]
+    complaint = "" if wrong or not given.all() or excused else _directional(gradients, c, seen)
+    return wrong, complaint or _jvp(place, rule, seen, used, bool(excused))
+
+
+def _entry(name: str, gradient: Array, c: Array, curve: Curve | None) -> WrongEntry | None:
+    """Compare Jᵀc of one input, (2,), with c·slope."""
+    slope = np.zeros(c.shape[1]) if curve is None else curve.slope
+    expected = c @ slope
+    allowed = max(_EXACT, _ESTIMATES * (0.0 if curve is None else curve.error))
+    size = np.linalg.norm(c * slope, axis=1)
+    if np.all(np.abs(gradient - expected) <= allowed * size):
+        return None
+    k = int(np.abs(gradient - expected).argmax())
+    ratio = float("nan")
+    if np.all(expected != 0):
+        ratios = gradient / expected
+        if abs(ratios[0] - ratios[1]) <= 0.01 * np.abs(ratios).max():
+            ratio = float(ratios.mean())
+    return WrongEntry(name, float(gradient[k]), float(expected[k]), ratio)
+
+
+def _directional(gradients: Array, c: Array, seen: Along) -> str:
+    expected = seen.slopes @ c.T  # (T, 2)
+    got = seen.moves @ gradients.T
+    size = np.linalg.norm(seen.slopes, axis=1)[:, None] * np.linalg.norm(c, axis=1)
+    allowed = max(_EXACT, _ESTIMATES * np.nan_to_num(seen.agreement))
+    with np.errstate(invalid="ignore"):
+        if np.any(np.abs(got - expected) > allowed * size):
+            return "in an input that was not displaced by itself: ⟨c, Jv⟩ ≠ ⟨Jᵀc, v⟩"
+    return ""
+
+
+def _jvp(place: Place, rule: CustomVJP, seen: Along, used: Array, excused: bool) -> str:
+    """Compare the rule's `jvp` with the slopes along random directions."""
+    if rule.jvp is None or excused:
+        return ""
+    shared = np.empty((1, DIRECTIONS, 0))
+    try:
+        pushed = ask_jvp(place.site_of(rule), rule, seen.moves[None, :, None], shared)
+    except (SutureError, SystemExit) as error:
+        return str(error).splitlines()[0]
+    tangents = np.where(used, pushed[0, :, 0][:, place.chosen], 0.0)
+    errors = np.linalg.norm(tangents - seen.slopes, axis=1)
+    allowed = max(_EXACT, _ESTIMATES * np.nan_to_num(seen.agreement))
+    with np.errstate(invalid="ignore"):
+        if np.any(errors > allowed * np.linalg.norm(seen.slopes, axis=1)):
+            return "in `jvp`: Jv differs from the difference along v"
+    return ""

@@ -1,0 +1,106 @@
+"""Draw a report: the error of each input's difference by its step, and the pattern."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from suture._check.findings import Curve
+from suture._check.report import Report
+from suture.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Inputs are drawn, the worst first, and the pattern: more would be too small to read.
+_PANELS = 6
+_COLUMNS = 3
+
+# Two colors of Okabe and Ito (2008), "Color Universal Design": color-blind readers too tell them
+# apart.
+_LIGHT, _DARK = "#E69F00", "#0072B2"
+
+# Nothing is drawn below the rounding of float64, and a slope without digits is at the top.
+_LOWEST, _HIGHEST = 1e-17, 10.0
+
+
+def draw(report: Report) -> Figure:
+    """Draw a report.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "The report cannot draw: matplotlib is not installed.",
+            "Pictures are the extra `plot`; `print(report)` works without it.",
+            'pip install "suture[plot]"',
+        ) from error
+    has_pattern = report.pattern is not None and report.pattern.size > 1
+    curves = sorted(report.curves, key=lambda curve: -curve.error)[: _PANELS - has_pattern]
+    panels = max(1, len(curves) + has_pattern)
+    columns = min(panels, _COLUMNS)
+    rows = -(-panels // columns)
+    size = (max(5.0, 3.4 * columns), 0.9 + 2.9 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis, curve in zip(axes, curves, strict=False):
+        _draw_curve(axis, curve)
+    if has_pattern:
+        _draw_pattern(axes[len(curves)], report)
+    for axis in axes[len(curves) + has_pattern :]:
+        axis.set_axis_off()
+    if curves:
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    elif not has_pattern:
+        axes[0].text(0.5, 0.5, "no input has a slope here", ha="center", va="center")
+    figure.suptitle(f"{report.name}: error of a difference by its step")
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    steps, errors = curve.steps, np.clip(curve.errors, _LOWEST, None)
+    axes.loglog(steps, errors, "o", ms=4, color=_DARK, label="measured error")
+    kind = "h²" if curve.order == 2 else "h"
+    line = np.array([steps[0], steps[-1]])
+    axes.loglog(line, curve.floor / line, "--", lw=1, color=_LIGHT, label="noise floor, ∝ 1/h")
+    if curve.truncation:
+        axes.loglog(
+            line,
+            curve.truncation * line**curve.order,
+            ":",
+            lw=1.2,
+            color=_DARK,
+            label=f"truncation, ∝ {kind}",
+        )
+    axes.axvline(curve.chosen, color="0.6", lw=1, zorder=0, label="best step")
+    known = errors[np.isfinite(errors)]
+    lowest = max(_LOWEST, min(known.min(), curve.error) / 10)
+    axes.set_ylim(lowest, _HIGHEST)
+    axes.set_title(
+        f"{curve.name}: step {curve.chosen:.0e}, error {curve.error:.0e}", fontsize="medium"
+    )
+    axes.set_xlabel("step, in units of the input", fontsize="small")
+    axes.set_ylabel("relative error of the slope", fontsize="small")
+    axes.tick_params(labelsize="small")
+    axes.grid(color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_pattern(axes: Axes, report: Report) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    assert report.pattern is not None
+    axes.imshow(report.pattern, cmap="Blues", vmin=0, vmax=1.3, aspect="auto", interpolation="none")
+    colors = f"{report.colors} color{'' if report.colors == 1 else 's'}"
+    axes.set_title(f"which output depends on which input, {colors}", fontsize="medium")
+    axes.set_xlabel("input", fontsize="small")
+    axes.set_ylabel("output", fontsize="small")
+    axes.tick_params(labelsize="small")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,305 @@
+"""The black box at x, with flat inputs and flat outputs: where every experiment evaluates.
+
+An experiment never sees an exception of the black box: a point that failed is a row of NaN, and
+the failure is kept with its place.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from suture import _tree
+from suture._check.findings import Failure
+from suture._drive import Setting, Site
+from suture._evaluate import Evaluator, Request
+from suture._frame import BlackBox, Counter, Frame
+from suture._holdings import survey
+from suture._inputs import Inputs
+from suture._memory import Memory
+from suture._methods import AbstractMethod, FiniteDifference
+from suture._module import Differentiable
+from suture._types import Array, Interface
+from suture.errors import SutureError
+
+# How many outputs are looked at one by one: with 64 inputs at 32 steps, 16 MiB of values.
+OUTPUTS = 1024
+
+
+class Place:
+    """A black box at x: n flat inputs (a complex number is two), m flat outputs.
+
+    Attributes:
+        frame: the call, without a batch.
+        site: where methods and rules are asked.
+        x: (n,) the inputs, in their own units.
+        y: (m,) f(x).
+        scale: (n,) what the library takes for the typical sizes of the inputs.
+        unit: (n,) |x_j|, or the scale where x_j is zero: what the steps of a sweep are
+            multiples of.
+        chosen: which outputs the experiments keep, all of them up to `OUTPUTS`.
+        failures: what failed, with the place.
+        tried: the errors of methods, see `compare.method_errors`.
+        seconds: of each evaluation.
+        toward: 1, or -1 where points above x fail: the sign of one-sided displacements.
+        change: the largest change of any output in the last evaluations of `at`.
+    """
+
+    def __init__(self, box: BlackBox, f: Differentiable, args: tuple[Any, ...], kwargs: Any):
+        """Evaluate f(x).
+
+        Raises:
+            SutureError: if that is not possible.
+        """
+        self.seconds: list[float] = []
+        self.counter = Counter()
+        self.failures: list[Failure] = []
+        self.tried: dict[AbstractMethod, Array | str] = {}
+        self.change = 0.0
+        self.toward = 1.0
+        self.box = dataclasses.replace(box, fn=_timed(box.fn, self.seconds))
+        # Without a batch, every number is a column of its own.
+        self.caller = copy.copy(f._caller)
+        self.caller.batch_dims, self.caller._forms = None, {}
+        self.args, self.kwargs = args, kwargs
+        self.modules = survey(box.fn, box.name)
+        self.frame, self.tensors = self.caller.frame(
+            self.box, self.counter, self.modules, args, kwargs
+        )
+        self.wanted = tuple(
+            leaf.dtype.is_floating_point or leaf.dtype.is_complex for leaf in self.frame.call.leaves
+        )
+        self.inputs = Inputs(self.frame, self.tensors, 0, self.wanted)
+        self.evaluator = Evaluator(self.inputs)
+        with quiet():
+            values, self.frame.integers = self.evaluator.forward()
+        self.seed = f._seed
+        self.site = self.site_of(FiniteDifference(), values)
+        self.x: Array = self.inputs.rows[0, 0]
+        self.y: Array = values[0, 0]
+        self.scale: Array = self.site.scale_rows[0, 0]
+        self.unit = self._unit()
+        self.chosen = _spread(self.m, OUTPUTS)
+        self.lower, self.upper = self._bounds()
+
+    def site_of(
+        self, method: AbstractMethod, values: Array | None = None, memory: Memory | None = None
+    ) -> Site:
+        """Return the place where a method is asked; its evaluations count here.
+
+        Args:
+            method: which.
+            values: f(x), if it is not known to the place yet.
+            memory: what the method has learned before, None for nothing.
+        """
+        values = self.site.values if values is None else values
+        setting = Setting(self.frame, method, self.seed, memory or Memory(), {})
+        return Site(setting, self.tensors, 0, self.wanted, values=values)
+
+    @property
+    def n(self) -> int:
+        """The number of flat inputs."""
+        return len(self.x)
+
+    @property
+    def m(self) -> int:
+        """The number of flat outputs that have derivatives."""
+        return len(self.y)
+
+    @property
+    def evaluations(self) -> int:
+        """How many points have been evaluated so far."""
+        return self.counter.evaluations
+
+    def _unit(self) -> Array:
+        """Return |x_j|, and the scale for zeros, for parts of complex numbers, and if given."""
+        size = np.abs(self.x)
+        fixed = size == 0
+        for segment, scale in zip(self.inputs.layout.segments, self._wanted_scales(), strict=True):
+            if scale is not None or segment.leaf.dtype.is_complex:
+                fixed[segment.start : segment.stop] = True
+        unit: Array = np.where(fixed, self.scale, size)
+        return unit
+
+    def _wanted_scales(self) -> list[Any]:
+        scales = self.frame.call.scales
+        return [scale for scale, want in zip(scales, self.wanted, strict=True) if want]
+
+    def _bounds(self) -> tuple[Array, Array]:
+        """Return the lower and the upper bound of each input, infinite without one."""
+        lower, upper = np.full(self.n, -np.inf), np.full(self.n, np.inf)
+        given = self.frame.call.bounds
+        own = [pair for pair, want in zip(given, self.wanted, strict=True) if want]
+        for segment, pair in zip(self.inputs.layout.segments, own, strict=True):
+            if pair is not None and not segment.leaf.dtype.is_complex:
+                part = slice(segment.start, segment.stop)
+                for side, bound in zip((lower, upper), pair, strict=True):
+                    side[part] = np.broadcast_to(bound, segment.leaf.shape).reshape(-1)
+        return lower, upper
+
+    def inside(self, points: Array) -> Array:
+        """Return points (…, n) rounded as the black box receives them, and within the bounds."""
+        clipped = np.clip(points, self.lower, self.upper)
+        if not self.inputs.layout.exact:
+            clipped, _ = self.inputs.layout.round(clipped, None)  # type: ignore[assignment]
+        # Rounding may have crossed a bound.
+        return np.where((clipped < self.lower) | (clipped > self.upper), self.x, clipped)
+
+    def whole(self, points: Array) -> Array:
+        """Return all outputs (P, m) at points (P, n) that are `inside`; NaN where f failed."""
+        values = np.full((len(points), self.m), np.nan)
+        with quiet():
+            if self.box.vectorized and len(points) and self._all_at_once(points, values):
+                return values
+            for p, point in enumerate(points):
+                self._one(point, values[p])
+        return values
+
+    def at(self, points: Array) -> Array:
+        """Return the chosen outputs (P, len(chosen)) at points (P, n); sets `change`."""
+        self.change = 0.0
+        self.toward = 1.0
+        size = len(points) if self.m <= OUTPUTS else 1
+        values = np.full((len(points), len(self.chosen)), np.nan)
+        for start in range(0, len(points), size or 1):
+            all_outputs = self.whole(points[start : start + size])
+            values[start : start + size] = all_outputs[:, self.chosen]
+            change = np.nan_to_num(np.abs(all_outputs - self.y)).max(initial=0.0)
+            self.change = max(self.change, float(change))
+        return values
+
+    def _all_at_once(self, points: Array, values: Array) -> bool:
+        try:
+            values[:] = self.evaluator.evaluate([_request(points)])[0][:, 0]
+        except (SutureError, SystemExit):
+            return False
+        return True
+
+    def _one(self, point: Array, value: Array) -> None:
+        try:
+            value[:] = self.evaluator.evaluate([_request(point[None])])[0][0, 0]
+        except (SutureError, SystemExit) as error:
+            text = (str(error) or type(error).__name__).splitlines()[0]
+            distance = float(np.abs((point - self.x) / self.scale).max(initial=0.0))
+            self.failures.append(Failure(self.described(point), text, distance))
+
+    def described(self, point: Array) -> str:
+        """Say where a point is: `x[5] + 2.1e-06`."""
+        moved = np.flatnonzero(point != self.x)
+        if not len(moved):
+            return "x itself"
+        if len(moved) > 1:
+            return "several inputs displaced"
+        move = point[moved[0]] - self.x[moved[0]]
+        return f"{self.name(int(moved[0]))} {'+' if move > 0 else '-'} {abs(move):.2g}"
+
+    @functools.cached_property
+    def leaf_names(self) -> list[str]:
+        """What each displaced leaf is called."""
+        names = self.frame.names()
+        return [name for name, want in zip(names, self.wanted, strict=True) if want]
+
+    def name(self, column: int) -> str:
+        """Return what an input is called: `w[3]`, `z[0].imag`."""
+        for segment, name in zip(self.inputs.layout.segments, self.leaf_names, strict=True):
+            if segment.start <= column < segment.stop:
+                return name + _index(
+                    column - segment.start, segment.leaf.shape, segment.leaf.dtype.is_complex
+                )
+        raise IndexError(column)
+
+    def output_name(self, o: int) -> str:
+        """Return what an output is called: `result[2]`, `result['loss']`."""
+        for output, path in zip(self.frame.form.outputs, self.output_paths, strict=True):
+            if output.start <= o < output.stop:
+                return path + _index(o - output.start, output.shape, output.kind == "complex")
+        raise IndexError(o)
+
+    @functools.cached_property
+    def output_paths(self) -> list[str]:
+        """What each leaf of the result is called."""
+        structure = self.frame.form.structure
+        tree = _tree.unflatten([0] * len(self.frame.form.outputs), structure)
+        return [f"result{path}" for path in _tree.paths(tree)]
+
+    def generator(self) -> np.random.Generator:
+        """Return the generator of this place: a function of x, as everywhere in the library."""
+        return self.site._draw(0)()
+
+
+def _request(points: Array) -> Request:
+    return Request(0, points[:, None, :].copy(), np.empty((len(points), 0)), True)
+
+
+def _index(flat: int, shape: Sequence[int], is_complex: bool) -> str:
+    part = ""
+    if is_complex:
+        flat, imaginary = divmod(flat, 2)
+        part = ".imag" if imaginary else ".real"
+    if not shape:
+        return part
+    return f"[{', '.join(str(int(i)) for i in np.unravel_index(flat, shape))}]{part}"
+
+
+def _spread(count: int, most: int) -> Array:
+    """Return `most` of `count` positions, evenly spread, the first and the last among them."""
+    if count <= most:
+        return np.arange(count)
+    return np.unique(np.round(np.linspace(0, count - 1, most)).astype(int))
+
+
+def _timed(fn: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    @functools.wraps(fn, updated=())
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            seconds.append(time.perf_counter() - start)
+
+    return timed
+
+
+def quiet() -> warnings.catch_warnings[None]:
+    """Keep the warnings of points that are far away off the screen."""
+    return warnings.catch_warnings(action="ignore")
+
+
+def places(f: Differentiable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Place, str]:
+    """Return the place of a call, and what had to be changed to make it.
+
+    A function that fails on float64 tensors is tried in the caller's precision and with arrays:
+    the two usual reasons.
+
+    Raises:
+        SutureError: the first complaint, if nothing helps.
+    """
+    first: SutureError | None = None
+    boxes: list[tuple[BlackBox, str]] = [(f._box, "")]
+    if f._box.dtype is not None:
+        boxes.append((dataclasses.replace(f._box, dtype=None), "dtype=None"))
+    if f._box.interface == "torch":
+        numpy: Interface = "numpy"
+        boxes.append((dataclasses.replace(f._box, interface=numpy), 'interface="numpy"'))
+    for box, change in boxes:
+        try:
+            return Place(box, f, args, kwargs), change
+        except SutureError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def frame_with(place: Place, box: BlackBox, batch_dims: Any) -> Frame:
+    """Return the frame of the same call in another form: with a batch, or for stacked points."""
+    caller = copy.copy(place.caller)
+    caller.batch_dims, caller._forms = batch_dims, {}
+    frame, _ = caller.frame(box, place.counter, place.modules, place.args, place.kwargs)
+    return frame
