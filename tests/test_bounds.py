@@ -181,6 +181,18 @@ def test_nothing_is_outside_along_random_directions(name, operation, vectorized)
     assert operation == "jvp" or (found[..., MEET] == 0).all()
 
 
+@each_random
+def test_an_input_fixed_in_one_row_only_has_slope_zero_there(name):
+    x = torch.tensor([[0.5, 0.5], [0.5, 0.3]], dtype=DOUBLE)
+    lower = torch.tensor([[0.5, 0.0], [0.0, 0.0]], dtype=DOUBLE)
+    upper = torch.tensor([[0.5, 1.0], [1.0, 1.0]], dtype=DOUBLE)
+    fence = Fence(lambda z: torch.exp(z).sum(1), (lower, upper))
+    f = differentiable(fence, method=RANDOM[name], bounds=((lower, upper),), batch_dims=0)
+    found = gradient(f, x)
+    assert (found == 0).nonzero().tolist() == [[0, 0]]
+    assert fence.outside == []
+
+
 @pytest.mark.parametrize("noise", [1e-6, 1e-3])
 @pytest.mark.parametrize(
     "method",
@@ -358,6 +370,20 @@ def test_the_claim_is_checked_at_a_bound():
 # Precisions: bounds that the received precision does not have.
 
 
+@pytest.mark.parametrize("received", [DOUBLE, torch.float32, None], ids=str)
+@pytest.mark.parametrize("given", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_what_clamp_leaves_is_inside_in_any_precision(given, received):
+    """`torch.clamp` is what the message says: its result is within a unit of the bounds."""
+    fence = Fence(lambda z: z * 2, (0.1, 0.7000001))
+    f = differentiable(fence, bounds=((0.1, 0.7000001),), dtype=received)
+    x = wants(torch.tensor([0.0, 0.3, 5.0], dtype=given).clamp(0.1, 0.7000001), given)
+    f(x).sum().backward()
+    torch.testing.assert_close(
+        x.grad.double(), torch.full((3,), 2.0, dtype=DOUBLE), rtol=0.05, atol=0
+    )
+    assert fence.outside == []
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     "method",
@@ -385,6 +411,15 @@ def test_bounds_between_two_numbers_of_the_received_precision(dtype, method):
     if not isinstance(method, FiniteDifference) or method.transposes_by_difference():
         accuracy = 20 * torch.finfo(dtype).eps ** 0.5
         torch.testing.assert_close(found, torch.exp(x), rtol=accuracy, atol=0)
+
+
+@pytest.mark.parametrize("x", [65504.0, -65504.0])
+def test_the_end_of_the_range_of_a_precision_is_a_bound(x):
+    """A displacement to infinity is none: a quotient by it would be a slope of zero."""
+    f = differentiable(lambda z: 0.01 * z, dtype=None)
+    for _ in range(3):
+        found = gradient(f, torch.tensor([x], dtype=torch.float16))
+        assert float(found) == pytest.approx(0.01, rel=0.02)
 
 
 @settings(max_examples=60, deadline=None)
@@ -736,6 +771,25 @@ def test_a_side_that_fails_inside_of_the_bounds(x):
         found = gradient(f, torch.tensor([x], dtype=DOUBLE))
         assert float(found) == pytest.approx(math.exp(x), rel=1e-6)
     assert fence.outside == []
+
+
+@pytest.mark.parametrize("kind", [Gaussian, Rademacher, Orthogonal])
+def test_a_random_direction_that_fails_is_mirrored(kind):
+    """No bounds here: the domain ends at x. Its gradient was NaN once, without a word."""
+    domain = lambda z: torch.where(z[0] > 1, math.nan, (z**2).sum())  # noqa: E731 - one line
+    method = FiniteDifference(directions=kind(8, recovery="least_squares"))
+    f = differentiable(domain, method=method, seed=3)
+    x = torch.tensor([1.0, 1.0], dtype=DOUBLE)
+    for _ in range(2):
+        torch.testing.assert_close(gradient(f, x), 2 * x, rtol=1e-6, atol=0)
+
+
+def test_random_directions_with_no_good_side():
+    f = differentiable(
+        lambda z: torch.where(z == 1, z, math.nan), method=FiniteDifference(directions=Gaussian(2))
+    )
+    with pytest.raises(BadResult, match="on both sides of x"):
+        gradient(f, torch.tensor([1.0, 1.0], dtype=DOUBLE))
 
 
 # Forms of bounds.

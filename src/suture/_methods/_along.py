@@ -39,7 +39,7 @@ def tangent_slopes(
     else:
         slopes = yield from _slopes(primal, rule, units, *moves)
         if not np.isfinite(slopes).all():
-            yield from _mirrored(primal, rule, units, moves, slopes)
+            yield from mirrored(primal, rule, units, moves, slopes)
     slopes /= alpha[:, :, None]
     return slopes
 
@@ -54,7 +54,7 @@ def _slopes(
     return slopes
 
 
-def _mirrored(
+def mirrored(
     primal: Primal,
     rule: Stencil,
     units: tuple[Array, Array],

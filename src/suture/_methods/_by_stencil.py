@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._methods._along import bounded_slopes
+from suture._methods._along import bounded_slopes, mirrored
 from suture._methods._arms import distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
@@ -109,6 +109,9 @@ def by_direction(
         if primal.room is None:
             points, taken = displace(primal, rule, block, *units)
             slopes = combine(rule, (yield points), primal.value)
+            if not np.isfinite(slopes).all():
+                moves = block[:, None, :d] * units[0], block[:, d:] * units[1]
+                yield from mirrored(primal, rule, units, moves, slopes)
         else:
             rows, shared = block[:, None, :d] * units[0], block[:, d:] * units[1]
             slopes, taken = (yield from bounded_slopes(primal, rule, units, rows, shared)), block

@@ -127,6 +127,8 @@ class Steady:
         points, taken = column_points(primal, block, moves)
         values = yield points
         assert primal.value is not None  # node 0 of every difference
+        # Infinite at the end of the range of a precision: NaN, so that the other side is taken.
+        taken = taken if np.isfinite(taken).all() else np.where(np.isfinite(taken), taken, np.nan)
         slopes = _quotient(values, primal.value, taken[:, 0])
         if not np.isfinite(slopes).all():
             yield from self._other_side(block, moves, slopes)
