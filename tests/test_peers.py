@@ -386,7 +386,7 @@ def test_scipy_steep(method):
     [
         (AdaptiveDifference(), 1e-10),
         (CENTRAL, 1e-10),
-        (COMPLEX_STEP, 0),
+        (COMPLEX_STEP, 1e-50),
         (FiniteDifference(), 1e-5),
     ],
     ids=repr,
@@ -804,11 +804,11 @@ def test_numdifftools_elementary_functions(name):
         close(torch.func.grad(lambda x, f=f: f(x).sum())(x), expected, rtol)
 
 
-@pytest.mark.parametrize("method", [CENTRAL8, COMPLEX_STEP], ids=repr)
+@pytest.mark.parametrize("method", [AdaptiveDifference(), COMPLEX_STEP], ids=repr)
 def test_numdifftools_residuals_at_the_optimum(method):
     """(c₀ + c₁ e^(c₂x) - y)² where all residuals vanish: slope 0 to 1e-12.
 
-    A central difference of a square is off by h², which order 8 removes.
+    A central difference of a square is off by h², 1e-9, and by order 8 still 2e-12 through noise.
     """
     data = np.linspace(0, 1, 11)
     truth = np.array([1.0, 2.0, 0.75])
@@ -908,27 +908,30 @@ def test_casadi_sin(method):
     close(jacobian(np.sin, [1.1], method), [[math.cos(1.1)]], 1e-5)
 
 
+# Errors at 1e10, 1 and 1e-10: OpenMDAO's for a forward and for a central difference.
+ONE_SIDED, TWO_SIDED = (1e4, 1e-5, 1e-10), (1e4, 1e-6, 1e-16)
+
+
 @pytest.mark.parametrize(
-    ("method", "scale"), [(FORWARD, False), (CENTRAL, False), (FiniteDifference(), True)], ids=repr
+    ("method", "first", "later"),
+    [
+        (FORWARD, ONE_SIDED, ONE_SIDED),
+        (CENTRAL, TWO_SIDED, TWO_SIDED),
+        (FiniteDifference(rtol=1e-6), TWO_SIDED, TWO_SIDED),
+        # By default there is one noise for all outputs, that of the largest: 1e4 of 5e19. The
+        # others do not have it, but their steps are chosen as if: 2e-3 in place of 1e-8.
+        (FiniteDifference(), TWO_SIDED, (1e4, 2e-3, 2e-13)),
+    ],
+    ids=repr,
 )
-def test_openmdao_magnitudes(method, scale):
-    """0.5x² at 1e10, 1 and 1e-10, in arguments of their own."""
+def test_openmdao_magnitudes(method, first, later):
+    """0.5x² at 1e10, 1 and 1e-10, in arguments of their own; no scale is given."""
     x = [vector([value]).requires_grad_() for value in (1e10, 1.0, 1e-10)]
-    f = differentiable(
-        lambda *x: tuple(0.5 * z**2 for z in x),
-        method=method,
-        scale=(1e10, 1.0, 1e-10) if scale else None,
-    )
-    outputs = f(*x)
-    if method is FiniteDifference():
-        return
-    for z, y in zip(x, outputs, strict=True):
-        (slope,) = torch.autograd.grad(y.sum(), z, retain_graph=True)
-        error = abs(slope.item() - z.item())
-        if method is FORWARD:
-            assert error < {1e10: 1e4, 1.0: 1e-5, 1e-10: 1e-10}[z.item()]
-        else:
-            assert error < 1e-6 * z.item()
+    f = differentiable(lambda *x: tuple(0.5 * z**2 for z in x), method=method)
+    for allowed in (first, later):
+        slopes = torch.autograd.grad([y.sum() for y in f(*x)], x)
+        for z, slope, tolerance in zip(x, slopes, allowed, strict=True):
+            assert abs(slope.item() - z.item()) < tolerance
 
 
 @pytest.mark.parametrize("method", [FORWARD, CENTRAL, FiniteDifference()], ids=repr)
@@ -1096,6 +1099,19 @@ def test_six_digits():
     close(jacobian(printed, [1.0], AdaptiveDifference()), [[math.cos(1)]], 1e-4)
     stated = FiniteDifference(stencils.CENTRAL, noise=5e-7)
     close(jacobian(printed, [1.0], stated), [[math.cos(1)]], 1e-3)
+
+
+@pytest.mark.parametrize(("fn", "slope"), [(np.sin, np.cos), (np.exp, np.exp)], ids=["sin", "exp"])
+@pytest.mark.parametrize(("digits", "worst"), [(4, 0.1), (6, 0.01), (8, 0.01)])
+def test_digits_at_any_place(fn, slope, digits, worst):
+    """Evenly spaced values may fall on evenly spaced digits, and then look free of noise.
+
+    One in ten of these places did, and was wrong by 10 % to 100 %.
+    """
+    for x in np.random.default_rng(0).uniform(0.3, 1.2, 40):
+        rounded = lambda z: np.array([float(f"{v:.{digits}g}") for v in fn(z)])  # noqa: E731
+        for found in first_and_later(rounded, [x]):
+            close(found, [[slope(x)]], worst)
 
 
 def test_float32_inside_of_float64():
