@@ -1758,6 +1758,21 @@ def rule_without_a_jvp_in_forward_mode():
     torch.func.jvp(f, (torch.ones(2),), (torch.ones(2),))
 
 
+@says(
+    MethodError,
+    "The bounds of `curved` leave a second derivative 0.00082 of the displacement that it needs.",
+    "It is a difference of two gradients, and over less than a tenth of that distance it is lost "
+    "in their noise.",
+    "Give wider `bounds=`, or equal ones: an input that cannot move has slope 0.",
+)
+def no_room_for_a_second_derivative():
+    central = FiniteDifference(stencils.CENTRAL)
+    f = differentiable(lambda x: x**2, name="curved", method=central, bounds=((0.5, 0.5 + 1e-7),))
+    x = wants(0.5 + 5e-8)
+    (slope,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+    slope.sum().backward()
+
+
 # ------------------------------------------------------------------------------------------------
 # Bounds, calibration, and points that fail
 # ------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from suture._types import Array
 from suture.errors import MethodError, shown
 
 # An argument may be outside of its bounds by this part of its scale, as after a step of an
-# optimizer that ends on a bound up to rounding in float32 (6e-8) and a few operations more.
-_ROUNDING = 1e-6
+# optimizer that ends on a bound up to rounding in float32 (6e-8) and a few operations more. In half
+# precision `torch.clamp` itself leaves half a unit, and the bound is the next number inside.
+_ROUNDING, _UNITS = 1e-6, 2
 
 Pair: TypeAlias = tuple[Array, Array]
 """Lower and upper bound, each broadcastable to the argument; infinite where there is none."""
@@ -140,13 +141,18 @@ def _inward(limit: Array, dtype: torch.dtype, sign: int) -> Array:
     return np.where(outside, inside, near)
 
 
-def project(array: Array, pair: Pair, scale: Array, name: str, place: str) -> tuple[Array, int]:
+def rounding(dtype: torch.dtype) -> float:
+    """Return how far outside rounding may leave a number of the caller's, relative to its scale."""
+    return max(_ROUNDING, _UNITS * torch.finfo(dtype).eps if dtype.is_floating_point else 0.0)
+
+
+def project(array: Array, pair: Pair, allowed: Array, name: str, place: str) -> tuple[Array, int]:
     """Bring what is outside by rounding to its bound.
 
     Args:
         array: (S, *shape) samples of an argument.
         pair: its bounds.
-        scale: its typical size, of the same shape.
+        allowed: how far outside is rounding, broadcastable to its shape.
         name: of the black box.
         place: what the argument is called.
 
@@ -154,7 +160,7 @@ def project(array: Array, pair: Pair, scale: Array, name: str, place: str) -> tu
         The argument within its bounds, and how many numbers were outside.
 
     Raises:
-        MethodError: if a number is farther outside than 1e-6 of its scale.
+        MethodError: if a number is farther outside.
     """
     lower, upper = pair
     inside = np.clip(array, lower, upper)
@@ -164,7 +170,7 @@ def project(array: Array, pair: Pair, scale: Array, name: str, place: str) -> tu
     outside = moved > 0
     if not outside.any():
         return array, 0
-    far = moved > _ROUNDING * scale
+    far = moved > allowed
     if far.any():
         index = tuple(int(i) for i in np.argwhere(far)[0])
         low, high = (float(np.broadcast_to(limit, array.shape)[index]) for limit in pair)

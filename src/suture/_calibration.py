@@ -99,7 +99,8 @@ class Tuning:
             size: ‖f(x)‖ now.
             precision: relative rounding of the numbers that f receives.
         """
-        with np.errstate(divide="ignore", over="ignore"):
+        # 0/0 where squares of the output underflow: as without a curvature.
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             best = _BEST * np.sqrt(self.level(size) / self.curvature)
         # Without a curvature: that of a function which changes by itself over its scale.
         best = np.where(np.isnan(best), _BEST * np.sqrt(self.noise), best)

@@ -11,19 +11,19 @@ import dataclasses
 import zlib
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from suture import _results
+from suture._apart import columns_of, displaced_pair
 from suture._axes import Axes, broadcast, lead_of, samples
 from suture._drive import Site
 from suture._evaluate import Evaluator
 from suture._frame import Frame
 from suture._inputs import Inputs
-from suture._methods import CustomVJP, contract, unit_length
+from suture._methods import CustomVJP, contract
 from suture._node import Node
 from suture._results import host
 from suture._rules import ask_jvp, ask_vjp
@@ -76,7 +76,7 @@ def transpose(
     """Return Ĵv: the transpose of `pullback`, by the slopes that it used."""
     axes = Axes(leaves[0].shape[: node.lead], lead_of(tangents, node.lead))
     site = node.site(leaves, node.moves, _values(node, raw), node.lead)
-    rows, shared = _columns(site, axes, tangents)
+    rows, shared = columns_of(site, axes, tangents)
     if site.is_empty:
         pushed = np.zeros((*rows.shape[:3], node.frame.form.width))
     elif node.moves == node.wanted and len(node.kept) == site.samples:
@@ -97,7 +97,7 @@ def pushforward(
     """Return Jv for every output with a derivative, each (*lead, *shape)."""
     axes = Axes(leaves[0].shape[: node.lead], lead_of(tangents, node.lead))
     site = node.site(leaves, node.moves, _values(node, raw), node.lead)
-    rows, shared = _columns(site, axes, tangents)
+    rows, shared = columns_of(site, axes, tangents)
     return _unpack(node, axes, _push(site, rows, shared))
 
 
@@ -113,7 +113,7 @@ def pullback_along(
     """
     first = broadcast(leaves[0].shape[: node.lead], lead_of(tangents, node.lead))
     axes = Axes(first, lead_of(cotangents, node.lead))
-    displaced = _displaced(node, leaves, first, tangents)
+    displaced = displaced_pair(node, leaves, first, tangents)
     if displaced is None:
         shape = axes.full
         return tuple(
@@ -143,14 +143,14 @@ def pushforward_along(
     along = dataclasses.replace(node, inputs=node.seconds)
     first = broadcast(leaves[0].shape[: node.lead], lead_of(seconds, node.lead))
     axes = Axes(first, lead_of(tangents, node.lead))
-    displaced = _displaced(along, leaves, first, seconds)
+    displaced = displaced_pair(along, leaves, first, seconds)
     if displaced is None:
         batch = 1 if node.frame.call.rows is None else node.frame.call.rows
         shape = (prod(axes.own), prod(axes.free), batch, node.frame.form.width)
         return _unpack(node, axes, np.zeros(shape))
     pair, factors = displaced
     site = pair(node.moves)
-    rows, shared = _columns(site, axes, tangents)
+    rows, shared = columns_of(site, axes, tangents)
     pushed = _push(site, np.concatenate([rows, rows]), np.concatenate([shared, shared]))
     plus, minus = np.split(pushed, 2)
     return _unpack(node, axes, (plus - minus) * factors[:, None, :, None])
@@ -226,52 +226,6 @@ def _push(site: Site, rows: Array, shared: Array) -> Array:
     return site.push(rows, shared)
 
 
-def _displaced(
-    node: Node, leaves: Sequence[Tensor], first: tuple[int, ...], tangents: Sequence[Tensor]
-) -> tuple[Any, Array] | None:
-    """Displace the leaves by ± a tangent.
-
-    Args:
-        node: its `inputs` name the leaves that have tangents.
-        leaves: the arguments.
-        first: the leading axes of leaves and tangents together: S samples.
-        tangents: one for each of these leaves.
-
-    Returns:
-        A function that makes, for the leaves it is told to differentiate by, the site of 2S
-        samples at x + αv and x - αv; and 1 / 2α for each sample and row, (S, R). None if all
-        tangents are zero.
-    """
-    spread = [leaf.expand((*first, *leaf.shape[node.lead :])) for leaf in leaves]
-    base = node.site(spread, node.moves, None, node.lead)
-    rows, shared = _columns(base, Axes(first, first), tangents)
-    rows, shared = rows[:, 0], shared[:, 0]
-    if not (np.any(rows) or np.any(shared)):
-        return None
-    method = node.method
-    if isinstance(method, CustomVJP) and node.frame.rule_is_partial:
-        method = method.remainder
-    step = method.outer_step(base.noise)
-    alpha = unit_length(rows / (step * base.scale_rows), shared / (step * base.scale_shared))
-    moves = base.inputs.layout.scatter(alpha[:, :, None] * rows, alpha[:, :1] * shared)
-    moved = iter(zip(base.inputs.arrays, moves, strict=True))
-    stacked = []
-    for leaf, moves_here in zip(spread, node.moves, strict=True):
-        samples = leaf.detach().reshape(base.samples, *leaf.shape[node.lead :])
-        if moves_here:
-            array, move = next(moved)
-            ends = torch.from_numpy(np.concatenate([array + move, array - move]))
-            stacked.append(ends.to(leaf.device))
-        else:
-            stacked.append(torch.cat([samples, samples]))
-
-    def pair(wanted: Sequence[bool]) -> Site:
-        origin = node.site(spread, wanted, None, node.lead)
-        return Site(node.setting, stacked, 1, wanted, values=None, frozen=origin)
-
-    return pair, 1 / (2 * alpha)
-
-
 def _values(node: Node, raw: Tensor) -> Array | None:
     """Return node 0, f(x) (S, R, O), or None where it is not what the forward pass saved.
 
@@ -316,17 +270,6 @@ def _unpack(node: Node, axes: Axes, pushed: Array) -> tuple[Tensor, ...]:
             tensor = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
             tensors.append(tensor.to(frame.call.device, frame.result_dtype(output.dtype)))
     return tuple(tensors)
-
-
-def _columns(site: Site, axes: Axes, tangents: Sequence[Tensor]) -> tuple[Array, Array]:
-    """Return tangents as rows (S, T, R, d) and shared columns (S, T, p)."""
-    leaves = [leaf for leaf, want in zip(site.frame.call.leaves, site.wanted, strict=True) if want]
-    arrays = []
-    for tangent, leaf in zip(tangents, leaves, strict=True):
-        array = host(tangent).astype(np.complex128 if leaf.dtype.is_complex else np.float64)
-        arrays.append(axes.split(array, len(leaf.shape)))
-    counts = (prod(axes.own), prod(axes.free))
-    return site.inputs.layout.gather(arrays, counts)
 
 
 def _leave(array: Array, leaf: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from suture import _complaints
-from suture._bounds import project
+from suture._bounds import project, rounding
 from suture._frame import Frame
 from suture._layout import rounded
 from suture._results import host
@@ -100,7 +100,8 @@ class Inputs:
                 scale = call.scales[i]
                 size = leaf_size(array, leaf.batch_dim) if scale is None else scale
                 place = self.frame.names()[i]
-                array, count = project(array, pair, size, self.frame.box.name, place)
+                allowed = rounding(tensor.dtype) * size
+                array, count = project(array, pair, allowed, self.frame.box.name, place)
                 if count:
                     self.projected += count
                     tensor = torch.from_numpy(array.reshape(tuple(tensor.shape)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from suture._methods._adaptive import AdaptiveDifference
+from suture._methods._along import reach_of
 from suture._methods._base import (
     AbstractMethod,
     Contract,
@@ -35,6 +36,7 @@ __all__ = [
     "column_scale",
     "contract",
     "output_size",
+    "reach_of",
     "rounded",
     "unit_length",
 ]

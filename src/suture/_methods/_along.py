@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._methods._arms import fitted, slope_of
+from suture._methods._arms import distinct, fitted, slope_of
 from suture._methods._base import NoFiniteValue, Points, Primal, Room
 from suture._methods._displace import (
     along,
@@ -19,8 +19,8 @@ from suture._stencil import Stencil
 from suture._types import Array
 from suture.errors import MethodError
 
-# A direction that bounds shorten to less than this part is taken in two parts instead, each as far
-# as it goes: the noise of the quotient would grow tenfold.
+# A direction that bounds shorten to less than this part is taken in parts instead, each as far as
+# it goes: the noise of the quotient would grow tenfold.
 _WORTH = 0.1
 
 
@@ -39,7 +39,7 @@ def tangent_slopes(
     else:
         slopes = yield from _slopes(primal, rule, units, *moves)
         if not np.isfinite(slopes).all():
-            yield from _mirrored(primal, rule, units, moves, slopes)
+            yield from mirrored(primal, rule, units, moves, slopes)
     slopes /= alpha[:, :, None]
     return slopes
 
@@ -54,7 +54,7 @@ def _slopes(
     return slopes
 
 
-def _mirrored(
+def mirrored(
     primal: Primal,
     rule: Stencil,
     units: tuple[Array, Array],
@@ -84,8 +84,9 @@ def bounded_slopes(
     """Return slopes per move, (K, R, O), of moves (K, R, d), (K, p), within the bounds.
 
     A move is taken as it is, mirrored, or shortened, whatever fits first: its slope is the same.
-    Where both its ends are blocked it is taken in two parts, the inputs that can follow it and
-    those that can go the other way: one more evaluation, and still the slope along all of it.
+    Where both its ends are blocked it is taken in parts, the inputs that can follow it, those that
+    can go the other way, and those that can go only a tenth as far: one more evaluation for each,
+    and still the slope along all of it.
 
     Raises:
         MethodError: if a stencil that relies on the mean over directions finds no room.
@@ -95,7 +96,7 @@ def bounded_slopes(
     # What cannot move at all has slope 0.
     rows = np.where((room.rows_down > 0) | (room.rows_up > 0), rows, 0.0)
     shared = np.where((room.shared_down > 0) | (room.shared_up > 0), shared, 0.0)
-    down, up = _reach(room, -rows, -shared), _reach(room, rows, shared)
+    down, up = reach_of(room, -rows, -shared), reach_of(room, rows, shared)
     if not rule.consistent:
         return (yield from _symmetric(primal, rule, units, rows, shared, np.minimum(down, up)))
     nodes = np.real(rule.moved_nodes)
@@ -109,12 +110,12 @@ def bounded_slopes(
         slopes[free] = yield from _placed(primal, rows[free], shared[free], places[free])
     stuck = np.flatnonzero(blocked.any(axis=1))
     if len(stuck):
-        halves = yield from _in_two_parts(primal, room, rows[stuck], shared[stuck])
+        halves = yield from _in_parts(primal, room, nodes, rows[stuck], shared[stuck])
         slopes[stuck] = np.where(blocked[stuck][:, :, None], halves, slopes[stuck])
     return slopes
 
 
-def _reach(room: Room, rows: Array, shared: Array) -> Array:
+def reach_of(room: Room, rows: Array, shared: Array) -> Array:
     """Return how many times each move fits in, (K, R); the same for all rows that a move shares."""
     reach = np.minimum(
         _times(rows, room.rows_down, room.rows_up).min(axis=-1, initial=np.inf),
@@ -151,7 +152,7 @@ def _placed(
     values = yield points
     values = values.reshape((len(rows), -1, *values.shape[1:]))
     assert primal.value is not None
-    usable = (taken != 0) & np.isfinite(values).all(axis=-1)
+    usable = distinct(taken) & np.isfinite(values).all(axis=-1)
     lost = ~usable.any(axis=1) & (taken != 0).any(axis=1)
     if lost.any():
         raise NoFiniteValue(None, int(np.argwhere(lost)[0][1]), float(np.abs(rows).max(initial=0)))
@@ -179,24 +180,57 @@ def _places_taken(
     return taken
 
 
-def _in_two_parts(
-    primal: Primal, room: Room, rows: Array, shared: Array
+def _in_parts(
+    primal: Primal, room: Room, nodes: Array, rows: Array, shared: Array
 ) -> Generator[Points, Array, Array]:
-    total: Array | None = None
-    ahead_rows = _times(rows, room.rows_down, room.rows_up)
-    back_rows = _times(-rows, room.rows_down, room.rows_up)
-    ahead_shared = _times(shared, room.shared_down, room.shared_up)
-    back_shared = _times(-shared, room.shared_down, room.shared_up)
-    for sign, of_rows, of_shared in (
-        (1.0, ahead_rows >= back_rows, ahead_shared >= back_shared),
-        (-1.0, ahead_rows < back_rows, ahead_shared < back_shared),
-    ):
-        part = np.where(of_rows, rows, 0.0), np.where(of_shared, shared, 0.0)
-        reach = np.minimum(_reach(room, sign * part[0], sign * part[1]), 1.0)
-        slopes = yield from _placed(primal, *part, sign * reach[:, None, :])
-        total = slopes if total is None else total + slopes
-    assert total is not None
+    """Take moves in parts, each with the inputs that can go the same way about as far.
+
+    Each has as many nodes as wanted, evenly on its side, so that the order is the same.
+    """
+    both_sides = nodes.min() < 0 < nodes.max()
+    most = np.abs(nodes).max() * (2 if both_sides else 1)
+    evenly = np.arange(1, len(nodes) + 1)[:, None] / len(nodes)
+    total = np.zeros((len(rows), len(primal.rows), primal.outputs))
+    ahead = (
+        _times(rows, room.rows_down, room.rows_up),
+        _times(shared, room.shared_down, room.shared_up),
+    )
+    back = (
+        _times(-rows, room.rows_down, room.rows_up),
+        _times(-shared, room.shared_down, room.shared_up),
+    )
+    far = [np.minimum(np.maximum(*both), most) for both in zip(ahead, back, strict=True)]
+    for sign in (1.0, -1.0):
+        left = [
+            (move != 0) & ((a >= b) if sign > 0 else (a < b))
+            for move, a, b in zip((rows, shared), ahead, back, strict=True)
+        ]
+        while (some := _moves_with_any(*left)).size:
+            longest = _longest(far, left)
+            taken = (
+                left[0] & (far[0] >= _WORTH * longest[:, :, None]),
+                left[1] & (far[1] >= _WORTH * longest[:, :1]),
+            )
+            part = np.where(taken[0], rows, 0.0)[some], np.where(taken[1], shared, 0.0)[some]
+            reach = np.minimum(reach_of(room, sign * part[0], sign * part[1]), most)
+            places = sign * reach[:, None, :] * evenly
+            total[some] += yield from _placed(primal, *part, places)
+            left = [whole & ~done for whole, done in zip(left, taken, strict=True)]
     return total
+
+
+def _moves_with_any(rows: Array, shared: Array) -> Array:
+    return np.flatnonzero(np.any(rows, axis=(1, 2)) | np.any(shared, axis=1))
+
+
+def _longest(far: list[Array], left: list[Array]) -> Array:
+    """Return how far the roomiest input that is left can go, (K, R), together with shared ones."""
+    of_rows = np.where(left[0], far[0], 0.0).max(axis=-1, initial=0.0)
+    of_shared = np.where(left[1], far[1], 0.0).max(axis=-1, initial=0.0)[:, None]
+    both = np.maximum(of_rows, of_shared)
+    coupled = np.any(left[1], axis=-1)[:, None]
+    longest: Array = np.where(coupled, both.max(axis=1, keepdims=True, initial=0.0), both)
+    return longest
 
 
 def _symmetric(

@@ -47,6 +47,18 @@ def curvature_of(values: Array, base: Array, taken: Array, usable: Array) -> Arr
     return curvature
 
 
+def distinct(taken: Array) -> Array:
+    """Return which nodes, of displacements (K, s, R), are neither x nor where an earlier one is.
+
+    Rounding may bring them together where there is room for a few units in the last place only;
+    or to infinity, at the end of the range of a precision.
+    """
+    apart: Array = (taken != 0) & np.isfinite(taken)
+    for s in range(1, taken.shape[1]):
+        apart[:, s] &= np.all(taken[:, s : s + 1] != taken[:, :s], axis=1)
+    return apart
+
+
 def _slope_weights(taken: Array, usable: Array) -> Array:
     safe = np.where(usable, taken, 1.0)
     weights = np.where(usable, 1 / safe, 0.0)

@@ -6,8 +6,8 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._methods._along import bounded_slopes
-from suture._methods._arms import fitted, movable, room_of, slope_of
+from suture._methods._along import bounded_slopes, mirrored
+from suture._methods._arms import distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
     Estimate,
@@ -52,6 +52,8 @@ def by_column(
             errors.append(_embedded_error(rule, values, primal.value, share))
             slopes = combine(rule, values, primal.value)
             slopes /= taken[:, :, None]
+            if primal.room is not None:  # an imaginary part has room everywhere
+                slopes[~_has_room(primal, block)] = 0.0
         else:
             moves, odd = fitted(rule.moved_nodes, own_columns(primal, block, *units), room)
             remarks.bounded += int(odd.any(axis=1).sum())
@@ -59,7 +61,7 @@ def by_column(
             values = yield points
             values = values.reshape((len(block), -1, *values.shape[1:]))
             assert primal.value is not None  # near bounds every formula has f(x) as a node
-            slopes = slope_of(values, primal.value, displaced, displaced != 0)
+            slopes = slope_of(values, primal.value, displaced, distinct(displaced))
             errors.append(None)
         norms.append(norms_of(slopes, own_columns(primal, block, *units)))
         kept.append(keep(slopes))
@@ -101,11 +103,15 @@ def by_direction(
 ) -> Estimate:
     """Displace many inputs at once, along seeds (k, n) in multiples of `units`."""
     d = primal.rows.shape[1]
+    seeds, around = _without_fixed(primal, seeds, units)
     kept, taken_seeds = [], []
     for block in blocks(seeds, primal, len(rule.moved_nodes)):
         if primal.room is None:
             points, taken = displace(primal, rule, block, *units)
             slopes = combine(rule, (yield points), primal.value)
+            if not np.isfinite(slopes).all():
+                moves = block[:, None, :d] * units[0], block[:, d:] * units[1]
+                yield from mirrored(primal, rule, units, moves, slopes)
         else:
             rows, shared = block[:, None, :d] * units[0], block[:, d:] * units[1]
             slopes, taken = (yield from bounded_slopes(primal, rule, units, rows, shared)), block
@@ -115,9 +121,35 @@ def by_direction(
         directions,
         joined(taken_seeds),
         joined(kept),
-        *units,
+        *around,
         relative_sampling=directions.relative_error(primal.columns),
     )
+
+
+def _has_room(primal: Primal, block: Array) -> Array:
+    """Return which columns can move in which rows, (K, R)."""
+    room = room_of(primal, block)
+    assert room is not None  # there are bounds
+    free = (room[0] > 0) | (room[1] > 0)
+    return np.broadcast_to(free, (len(block), len(primal.rows)))
+
+
+def _without_fixed(
+    primal: Primal, seeds: Array, units: tuple[Array, Array]
+) -> tuple[Array, tuple[Array, Array]]:
+    """Leave inputs whose bounds meet out of seeds (k, n); their slope is to be 0.
+
+    Seeds are the same for all rows. Where an input is fixed in some rows only, its unit there is
+    infinite: its slope per unit of x is 0.
+    """
+    room = primal.room
+    if room is None:
+        return seeds, units
+    free = np.zeros(primal.columns, dtype=bool)
+    free[movable(primal)] = True
+    rows = np.where((room.rows_down > 0) | (room.rows_up > 0), units[0], np.inf)
+    shared = np.where((room.shared_down > 0) | (room.shared_up > 0), units[1], np.inf)
+    return np.where(free, seeds, 0.0), (rows, shared)
 
 
 def spread(kept: list[Array], columns: Array, primal: Primal, keep: Contract) -> Array:

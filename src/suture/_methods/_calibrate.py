@@ -12,7 +12,7 @@ from collections.abc import Generator
 import numpy as np
 
 from suture._calibration import LONGEST, Tuning
-from suture._methods._arms import curvature_of, fitted, movable, room_of, slope_of
+from suture._methods._arms import curvature_of, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
     Estimate,
@@ -141,11 +141,12 @@ class _Passes:
         points, taken = column_points(primal, block, self._moves(block, attempt))
         values = yield points
         values = values.reshape((len(block), 2, *values.shape[1:]))
-        usable = np.isfinite(values).all(axis=-1) & (taken != 0)
+        apart = distinct(taken)
+        usable = np.isfinite(values).all(axis=-1) & apart
         taken = np.broadcast_to(taken, usable.shape)
         count = usable.sum(axis=1)
-        missing = (count == 0) & (taken != 0).any(axis=1)
-        single = (count == 1) & (taken != 0).all(axis=1) & (self.side[block] == 0)
+        missing = (count == 0) & apart.any(axis=1)
+        single = (count == 1) & apart.all(axis=1) & (self.side[block] == 0)
         bad, turned = missing.any(axis=1), single.any(axis=1)
         assert primal.value is not None  # node 0 of every difference
         slopes = slope_of(values, primal.value, taken, usable)

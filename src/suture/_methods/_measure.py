@@ -53,6 +53,7 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
     sizes = np.abs(primal.value)
     grid = _Grid(primal, draw)
     known = False
+    shorter: tuple[float, Array] | None = None
     for spacing in [s for s in _SPACINGS if s > _UNITS * primal.noise]:
         values = yield grid.points(spacing)
         table = grid.table(values, primal.value)
@@ -60,6 +61,11 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
             continue
         sizes = np.fmax(sizes, np.abs(table).max(axis=0))
         found, verdict = noise_of(table)
+        if shorter is not None:
+            aliased = _is_aliased(table, found, spacing, *shorter)
+            found = np.where(aliased, quantum_of(table), found)
+            verdict = np.where(aliased, FINE, verdict)
+        shorter = spacing, verdict
         noise = np.where(np.isnan(noise) & (verdict == FINE), found, noise)
         known = known or not np.all(table == table[0])
         fine = np.mean(verdict == FINE) if verdict.size else 1.0
@@ -76,6 +82,21 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
         primal.noise = min(1.0, max(primal.noise, relative))
     rows = max(1, len(sizes))
     return Noise(max(size, float(np.linalg.norm(sizes)) / np.sqrt(rows)), known)
+
+
+def _is_aliased(
+    table: Array, found: Array, spacing: float, shorter: float, verdict: Array
+) -> Array:
+    """Return where the spacing is nearly a multiple of a grid that the values are on, (R, O).
+
+    Then they grow evenly, as if without noise: sin(1 + 1e-4 k) to six digits by 54 units for every
+    k. But over the shorter spacing a function with so little noise would have changed.
+    """
+    change = np.median(np.abs(np.diff(table, axis=0)), axis=0) * shorter / spacing
+    visible = change > _UNITS * 2.0**-52 * np.abs(table).max(axis=0)
+    level = np.where(np.isnan(found), most_noise(table), found)
+    aliased: Array = visible & (verdict == SHORT) & (level < change)
+    return aliased
 
 
 class _Grid:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 import numpy as np
 
 from suture._calibration import LONGEST, Tuning
-from suture._methods._arms import curvature_of, fitted, movable, room_of, slope_of
+from suture._methods._arms import curvature_of, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
     Estimate,
@@ -127,6 +127,8 @@ class Steady:
         points, taken = column_points(primal, block, moves)
         values = yield points
         assert primal.value is not None  # node 0 of every difference
+        # Infinite at the end of the range of a precision: NaN, so that the other side is taken.
+        taken = taken if np.isfinite(taken).all() else np.where(np.isfinite(taken), taken, np.nan)
         slopes = _quotient(values, primal.value, taken[:, 0])
         if not np.isfinite(slopes).all():
             yield from self._other_side(block, moves, slopes)
@@ -162,13 +164,14 @@ class Steady:
         points, taken = column_points(primal, block, self._two_moves(block))
         values = yield points
         values = values.reshape((len(block), 2, *values.shape[1:]))
-        usable = np.isfinite(values).all(axis=-1) & (taken != 0)
+        apart = distinct(taken)
+        usable = np.isfinite(values).all(axis=-1) & apart
         taken = np.broadcast_to(taken, usable.shape)
-        lost = ~usable.any(axis=1) & (taken != 0).any(axis=1)
+        lost = ~usable.any(axis=1) & np.any(apart, axis=1)
         if lost.any():
             k, row = np.argwhere(lost)[0]
             raise NoFiniteValue(int(block[k]), int(row), self._reach(int(block[k])))
-        half = usable.any(axis=1) & ~usable.all(axis=1) & (taken != 0).all(axis=1)
+        half = usable.any(axis=1) & ~usable.all(axis=1) & np.all(apart, axis=1)
         self.remarks.one_sided += int(half.any(axis=1).sum())
         assert primal.value is not None
         slopes = slope_of(values, primal.value, taken, usable)
