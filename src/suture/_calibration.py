@@ -84,6 +84,11 @@ class Tuning:
         """Whether no curvature was measured."""
         return bool(np.isnan(self.arm).all())
 
+    @property
+    def blind_step(self) -> float:
+        """The step for a function that changes by itself over its scale."""
+        return _BEST * float(np.sqrt(self.noise))
+
     def level(self, size: float) -> float:
         """Return the noise in units of the output, where ‖f(x)‖ is `size`.
 
@@ -102,8 +107,7 @@ class Tuning:
         # 0/0 where squares of the output underflow: as without a curvature.
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             best = _BEST * np.sqrt(self.level(size) / self.curvature)
-        # Without a curvature: that of a function which changes by itself over its scale.
-        best = np.where(np.isnan(best), _BEST * np.sqrt(self.noise), best)
+        best = np.where(np.isnan(best), self.blind_step, best)
         steps: Array = np.clip(best, min(_SHORTEST * precision, LONGEST), LONGEST)
         return steps
 

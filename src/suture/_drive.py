@@ -18,11 +18,9 @@ import numpy as np
 from torch import Tensor
 
 from suture import _claims, _complaints
-from suture._calibration import Tuning, combined
+from suture._calibration import Tuning
 from suture._evaluate import Evaluator
-from suture._frame import Frame
 from suture._inputs import Inputs
-from suture._memory import Memory, Used
 from suture._methods import (
     AbstractMethod,
     Contract,
@@ -35,6 +33,7 @@ from suture._methods import (
 )
 from suture._results import host
 from suture._rounds import drive, request
+from suture._setting import Kind, Setting
 from suture._surroundings import Surroundings
 from suture._types import Array
 from suture.errors import MethodError
@@ -43,25 +42,6 @@ T = TypeVar("T")
 
 # How many numbers the points and values of one round may hold: 32 MiB of float64.
 _ROOM = 2**22
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Setting:
-    """One call that is differentiated.
-
-    Attributes:
-        frame: the arguments, as the forward pass saw them.
-        method: how to differentiate.
-        seed: the user's seed.
-        memory: what is kept from one gradient of the function to the next.
-        used: what the node used before, by leaves and samples.
-    """
-
-    frame: Frame
-    method: AbstractMethod
-    seed: int | None
-    memory: Memory
-    used: dict[Any, Used]
 
 
 class Site:
@@ -97,12 +77,12 @@ class Site:
         self.values = values
         self.integers: dict[int, Array] = self.frame.integers
         self.frozen = frozen
-        self.key = (self.wanted, self.samples)
+        self.tuning: Tuning | None = None
+        self.replay: tuple[Array | None, ...] | None = None
         self.surroundings = Surroundings(self.inputs)
-        self.tuning, self.replay = self._remembered()
         if frozen is None:
             self.stated = self._stated()
-            self.noise = self._noise()
+            self.noise = max(self.stated, setting.noise(self.wanted))
             self.scale_rows, self.scale_shared = self.surroundings.scales(self.method.is_absolute())
         else:
             self.stated = self.noise = frozen.noise
@@ -132,6 +112,7 @@ class Site:
     def linearize(self, keep: Sequence[Contract]) -> list[Linearization]:
         """Return the linearization of every sample, keeping of its slopes what `keep` returns."""
         self._refuse_complex()
+        self._recall("gradient")
         before, start = self.frame.counter.evaluations, time.perf_counter()
         primals = self._primals()
         estimates = [
@@ -140,7 +121,7 @@ class Site:
         ]
         found = self._drive(primals, estimates)
         if self.frozen is None:
-            self._learn(primals)
+            self._learn("gradient", primals)
             self.setting.memory.note(
                 found,
                 self.frame.counter.evaluations - before,
@@ -154,12 +135,22 @@ class Site:
     def push(self, rows: Array, shared: Array) -> Array:
         """Return the output tangents (S, T, R, O) for tangents (S, T, R, d) and (S, T, p)."""
         self._refuse_complex()
+        self._recall("tangents")
         primals = self._primals()
         estimates = [self.method.push(p, rows[s], shared[s]) for s, p in enumerate(primals)]
         pushed: list[Array] = self._drive(primals, estimates)
         if self.frozen is None:
-            self._learn(primals)
+            self._learn("tangents", primals)
         return np.stack(pushed)
+
+    def _recall(self, kind: Kind) -> None:
+        if self.frozen is None:
+            self.tuning, self.replay = self.setting.recall(kind, self.wanted, self.samples)
+
+    def _learn(self, kind: Kind, primals: Sequence[Primal]) -> None:
+        tunings = [primal.tuning for primal in primals if primal.tuning is not None]
+        arms = tuple(primal.replay for primal in primals)
+        self.setting.learn(kind, self.wanted, self.tuning, tunings, arms)
 
     def _drive(
         self, primals: list[Primal], estimates: list[Generator[Points, Array, T]]
@@ -181,7 +172,7 @@ class Site:
 
     def _place(self, lost: NoFiniteValue) -> str:
         if lost.column is None:
-            return "a tangent"
+            return "a displacement along a tangent"
         layout = self.inputs.layout
         column = np.zeros(self.columns)
         column[lost.column] = lost.reach
@@ -189,38 +180,9 @@ class Site:
         rows[lost.row] = column[: layout.row_width]
         return self.inputs.described(rows, column[layout.row_width :])
 
-    def _remembered(self) -> tuple[Tuning | None, tuple[Array | None, ...] | None]:
-        """Return what this node used before, or what the function is calibrated with now."""
-        if self.frozen is not None:
-            return self.frozen.tuning, None
-        used = self.setting.used.get(self.key)
-        if used is not None:
-            return used.tuning, used.replay
-        tunings = self.setting.memory.calibration.tunings
-        return (tunings.get(self.frame.signature(self.wanted)) if tunings else None), None
-
     def _stated(self) -> float:
         """Return the noise that needs no measurement."""
         return max(self.frame.call.noise, self.frame.form.precision, self.method.noise_floor())
-
-    def _noise(self) -> float:
-        # A second derivative by other leaves relies on what was measured by these.
-        measured = self.setting.memory.noise if self.tuning is None else self.tuning.noise
-        return max(self.stated, measured)
-
-    def _learn(self, primals: Sequence[Primal]) -> None:
-        """Keep what was measured: with the node as it was used, for the function from now on."""
-        if self.key in self.setting.used or primals[0].tuning is None:
-            return
-        known = [primal.tuning for primal in primals if primal.tuning is not None]
-        after = combined(known)
-        replay = tuple(primal.replay for primal in primals)
-        calibrated = any(arms is not None for arms in replay)
-        # Where it did not calibrate, the tuning that it began with makes the same steps again.
-        used = after if calibrated or self.tuning is None else self.tuning
-        self.setting.used[self.key] = Used(used, replay)
-        if after is not self.tuning:
-            self.setting.memory.learn(self.frame.signature(self.wanted), self.tuning, after)
 
     def _checked(
         self, primal: Primal, estimate: Generator[Points, Array, T]

@@ -115,6 +115,12 @@ class Differentiable(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take a calibration from a state dict."""
+        if not isinstance(state, Tensor):
+            raise MethodError(
+                f"A calibration cannot be read from {shown(state)}.",
+                "In a state dict it is one uint8 tensor.",
+                "Load without it: take the key `_extra_state` out of the state dict.",
+            )
         self.calibration = Calibration.decoded(state.cpu().numpy().tobytes())
 
     def _load_from_state_dict(

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from suture._drive import Setting, Site
+from suture._drive import Site
 from suture._frame import Frame
 from suture._memory import Memory, Used
 from suture._methods import AbstractMethod, Linearization
+from suture._setting import Setting
 from suture._types import Array
 
 

@@ -29,6 +29,10 @@ POINTS = 7
 # Levels agree within this factor. Source: Moré and Wild (2011), section 4.
 _AGREE = 4.0
 
+# How many powers of ten below the smallest difference are tried, and how near to a whole number a
+# multiple is: numbers of fewer than 26 bits are to 2^-26.
+_DIGITS, _WHOLE = 4, 1e-6
+
 # A result that is right to the last digit is off by up to half a unit: uniformly distributed, a
 # standard deviation of 1/√12 of the unit 2^-52.
 _ROUNDING = 2.0**-52 / np.sqrt(12)
@@ -72,11 +76,26 @@ def most_noise(values: Array) -> Array:
 def quantum_of(values: Array) -> Array:
     """Return the noise of values that are all on a coarse grid, (…), NaN where all are equal.
 
-    A grid of spacing q is noise of standard deviation q/√12; q is the smallest difference seen.
+    A grid of spacing q is noise of standard deviation q/√12. The smallest difference seen is a
+    multiple of q; where all values are whole multiples of a smaller power of ten (printed digits),
+    that is q.
     """
     steps = np.abs(np.diff(np.sort(values, axis=0), axis=0))
     smallest = np.where(steps > 0, steps, np.inf).min(axis=0)
-    return np.where(np.isfinite(smallest), smallest / np.sqrt(12), np.nan)
+    quantum = np.where(np.isfinite(smallest), smallest, np.nan)
+    is_decimal = np.zeros(quantum.shape, dtype=bool)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        exponent = np.floor(np.log10(quantum))
+        for lower in range(_DIGITS):
+            power = 10.0 ** (exponent - lower)
+            counts = values / power
+            whole = np.all(np.abs(counts - np.rint(counts)) < _WHOLE, axis=0)
+            # A number of so many digits is a multiple of anything.
+            whole &= (np.abs(counts).max(axis=0) < 2.0**26) & ~is_decimal
+            quantum = np.where(whole, power, quantum)
+            is_decimal |= whole
+    noise: Array = quantum / np.sqrt(12)
+    return noise
 
 
 def relative_noise(noise: Array, size: Array) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 
 from suture import _tree
 from suture._check.findings import Failure
-from suture._drive import Setting, Site
+from suture._drive import Site
 from suture._evaluate import Evaluator, Request
 from suture._frame import BlackBox, Counter, Frame
 from suture._holdings import survey
@@ -26,6 +26,7 @@ from suture._inputs import Inputs
 from suture._memory import Memory
 from suture._methods import AbstractMethod, FiniteDifference
 from suture._module import Differentiable
+from suture._setting import Setting
 from suture._types import Array, Interface
 from suture.errors import SutureError
 

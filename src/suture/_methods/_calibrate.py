@@ -77,7 +77,7 @@ def replay(primal: Primal, keep: Contract, arms: Array) -> Estimate:
     size = primal.output_size()
     if primal.tuning is not None:
         size, primal.noise = primal.tuning.size, max(primal.noise, primal.tuning.noise)
-    return (yield from _Passes(primal, keep, arms, Noise(size, True), judged=False).run())
+    return (yield from _Passes(primal, keep, arms, Noise(size, True, True), judged=False).run())
 
 
 class _Passes:
@@ -98,7 +98,7 @@ class _Passes:
         self.good = np.zeros(n, dtype=bool)
         self.kept: Array | None = None
         self.error, self.norms, self.curvature = np.zeros(n), np.zeros(n), np.full(n, np.nan)
-        # First and second differences of rough columns with the arm before.
+        # The arm and the second difference of rough columns before.
         self.before = np.zeros((2, n))
         self.remarks = Remarks()
 
@@ -214,11 +214,13 @@ class _Passes:
         first, second = self._differences(block)
         rough = seen & (second > _ROUGH * first + _CLEAR * self.level)
         rough &= second > _STEEP * self.level * self.primal.noise ** (-1 / 3)
-        self.before[:, block[rough]] = first[rough], second[rough]
+        self.before[:, block[rough]] = arms[rough], second[rough]
         with np.errstate(divide="ignore", invalid="ignore"):
             shorter = np.clip(0.5 * np.sqrt(first / second), 1e-3, 0.1) * arms
         weak = (second < _UNSEEN * self.level) & (first < _WEAK * self.level)
         equal = (first == 0) & (second == 0)
+        # Rounding to coarse numbers is no more than its unit, so that no arm need be longer for it.
+        weak &= self.noise.measured
         # Where the noise was seen, an input that changes nothing has no influence.
         weak = seen & ~rough & (arms < 0.8 * LONGEST) & np.where(equal, not self.noise.known, weak)
         longer = np.minimum(np.where(equal, _MUCH_LONGER, _LONGER) * arms, LONGEST)
@@ -256,7 +258,8 @@ class _Passes:
         curvature = np.maximum(self.curvature, least * self.level / self.used**2) / rows
         first, second = self._differences(np.arange(len(curvature)))
         kink = (second > _ROUGH * first + _KINK * self.level) & (self.before[1] > 0)
-        kink &= second * self.before[0] >= 0.5 * self.before[1] * first
+        # At a kink it falls as the arm does, elsewhere as its square.
+        kink &= second * self.before[0] >= 0.3 * self.before[1] * self.used
         curvature[kink] = np.nan
         return dataclasses.replace(
             blank,

@@ -208,14 +208,16 @@ class FiniteDifference(AbstractMethod):
             blank = primal.tuning.after(previous, reason)
         else:
             primal.noise = max(primal.noise, blank.noise)
-            noise = Noise(max(blank.size, primal.output_size()), True)
+            noise = Noise(blank.size, True, True)
         primal.tuning = blank
         return None if lazy else (yield from calibrate(primal, keep, noise, blank))
 
     def _tuned_units(self, primal: Primal, tuning: Tuning) -> tuple[Array, Array]:
-        """Return the displacement of each input, (R, d) and (p,)."""
+        """Return the displacement of each input along a line, (R, d) and (p,)."""
         d, units = primal.rows.shape[1], scaled_as(primal, tuning)
         steps = tuning.steps(primal.output_size(), primal.precision)
+        # Along a line f may bend although it is straight by each input, as a product is.
+        steps = np.minimum(steps, tuning.blind_step)
         return steps[:d] * units[0], steps[d:] * units[1]
 
     def push(self, primal: Primal, rows: Array, shared: Array) -> Pushforward:

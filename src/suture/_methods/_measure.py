@@ -36,42 +36,46 @@ class Noise(NamedTuple):
 
     Attributes:
         size: ‖f(x)‖ of a row, or that of its neighbors where it is zero.
-        known: whether the noise was seen at all; if not, f is constant around x.
+        known: whether it was seen; if not, f is constant around x.
+        measured: whether it was measured or stated, and is not only what coarse numbers leave.
     """
 
     size: float
     known: bool
+    measured: bool
 
 
 def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points, Array, Noise]:
     """Measure the noise, and write it to `primal.noise`; nothing is done where it is stated."""
     size = primal.output_size()
     if stated:
-        return Noise(size, True)
+        return Noise(size, True, True)
     assert primal.value is not None  # node 0, the middle of the table
     noise = np.full(primal.value.shape, np.nan)
     sizes = np.abs(primal.value)
     grid = _Grid(primal, draw)
-    known = False
+    spacings = [s for s in _SPACINGS if s > _UNITS * primal.noise]
+    changes: list[bool] = []
     shorter: tuple[float, Array] | None = None
-    for spacing in [s for s in _SPACINGS if s > _UNITS * primal.noise]:
+    for spacing in spacings:
         values = yield grid.points(spacing)
         table = grid.table(values, primal.value)
         if table is None:
             continue
-        sizes = np.fmax(sizes, np.abs(table).max(axis=0))
+        told = np.isfinite(table).all(axis=0)
+        sizes = np.fmax(sizes, np.max(np.abs(table), axis=0))
         found, verdict = noise_of(table)
         if shorter is not None:
-            aliased = _is_aliased(table, found, spacing, *shorter)
+            aliased = _is_aliased(table, grid.first == 0, found, spacing, *shorter)
             found = np.where(aliased, quantum_of(table), found)
             verdict = np.where(aliased, FINE, verdict)
         shorter = spacing, verdict
         noise = np.where(np.isnan(noise) & (verdict == FINE), found, noise)
-        known = known or not np.all(table == table[0])
-        fine = np.mean(verdict == FINE) if verdict.size else 1.0
+        changes.append(bool(np.any(np.diff(table[:, told], axis=0))))
+        fine = np.mean(verdict[told] == FINE) if told.any() else 1.0
         if fine >= 0.5:
             break
-        if fine == 0 and np.sum(verdict == LONG) > np.sum(verdict == SHORT):
+        if fine == 0 and np.sum(verdict[told] == LONG) > np.sum(verdict[told] == SHORT):
             noise = np.where(np.isnan(noise), most_noise(table), noise)
             break
         if spacing == _SPACINGS[-1]:
@@ -80,19 +84,27 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
     relative = relative_noise(noise, sizes)
     if np.isfinite(relative):
         primal.noise = min(1.0, max(primal.noise, relative))
-    rows = max(1, len(sizes))
-    return Noise(max(size, float(np.linalg.norm(sizes)) / np.sqrt(rows)), known)
+    beside = float(np.linalg.norm(sizes)) / np.sqrt(max(1, len(sizes)))
+    # Where f fails too near to x for a table, nothing says that it is not as smooth as others.
+    return Noise(max(size, beside), any(changes) or not changes, bool(spacings))
 
 
 def _is_aliased(
-    table: Array, found: Array, spacing: float, shorter: float, verdict: Array
+    table: Array, at_end: bool, found: Array, spacing: float, shorter: float, verdict: Array
 ) -> Array:
     """Return where the spacing is nearly a multiple of a grid that the values are on, (R, O).
 
     Then they grow evenly, as if without noise: sin(1 + 1e-4 k) to six digits by 54 units for every
     k. But over the shorter spacing a function with so little noise would have changed.
     """
-    change = np.median(np.abs(np.diff(table, axis=0)), axis=0) * shorter / spacing
+    middle = len(table) // 2
+    # By the parabola through three points: at a minimum a function hardly changes.
+    slope = (
+        (4 * table[1] - 3 * table[0] - table[2]) / 2
+        if at_end
+        else (table[middle + 1] - table[middle - 1]) / 2
+    )
+    change = np.abs(slope) * shorter / spacing
     visible = change > _UNITS * 2.0**-52 * np.abs(table).max(axis=0)
     level = np.where(np.isnan(found), most_noise(table), found)
     aliased: Array = visible & (verdict == SHORT) & (level < change)
@@ -149,21 +161,28 @@ class _Grid:
         return rounded(points, primal)
 
     def table(self, values: Array, base: Array) -> Array | None:
-        """Return the table (q, R, O) with f(x) in its place, None where too few are finite.
+        """Return the table (q, R, O) with f(x) in its place, None where no row is finite.
 
-        Where f is not defined on one side, the other side makes a shorter table, and the next
-        round stays there.
+        A row that is not finite everywhere is NaN. Where no row is, because f is not defined on
+        one side, the other side makes a shorter table, and the next round stays there.
         """
         at = -self.first
         table = np.concatenate([values[:at], base[None], values[at:]])
-        finite = np.isfinite(table).all(axis=(1, 2))
-        if finite.all():
-            return table
-        self.first, low = 0, finite[: at + 1].all() and at > 0
-        if low:
+        if (whole := _finite_rows(table)) is not None or not at:
+            return whole
+        self.first = 0
+        if (below := _finite_rows(table[at::-1])) is not None:
             self.rows, self.shared = -self.rows, -self.shared
-        half = table[at::-1] if low else table[at:]
-        return half if np.isfinite(half).all() and len(half) > POINTS // 2 else None
+            return below
+        return _finite_rows(table[at:])
+
+
+def _finite_rows(table: Array) -> Array | None:
+    """Return the table with NaN in rows that are not finite, None if all are."""
+    finite = np.all(np.isfinite(table), axis=(0, 2))
+    if finite.all():
+        return table
+    return np.where(finite[:, None], table, np.nan) if finite.any() else None
 
 
 def _within(move: Array, down: Array, up: Array, last: float, first: int) -> Array:
