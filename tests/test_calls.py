@@ -28,6 +28,7 @@ NODES = {
 }
 ONE_SIDED_AND_CENTRAL = [(stencils.FORWARD, 1), (stencils.CENTRAL, 2)]
 SELF_CHECK = 3  # evaluations that COMPLEX_STEP spends once to check itself
+FORWARD = FiniteDifference(stencils.FORWARD)
 CLAIM_CHECK = 1  # evaluations that batch_dims spends once to check its claim
 
 every_stencil = pytest.mark.parametrize(("stencil", "s"), NODES.values(), ids=NODES)
@@ -209,11 +210,6 @@ def test_first_gradient(stencil, s, n):
     assert spent(f, calls, backward, point(n)) == 1 + s * n
 
 
-def test_default_method_is_forward():
-    f, calls = wrapped(products)
-    assert spent(f, calls, backward, point(5)) == 1 + 5
-
-
 def test_complex_step_checks_each_signature_once():
     f, calls = wrapped(lambda x: x * x, method=FiniteDifference(stencils.COMPLEX_STEP))
     assert spent(f, calls, backward, point(3)) == 1 + 3 + SELF_CHECK
@@ -243,7 +239,7 @@ def test_jacobian_costs_the_same_whatever_the_outputs(operation, outputs):
 
 
 def test_more_tangents_than_inputs_cost_the_inputs():
-    f, calls = wrapped(products)
+    f, calls = wrapped(products, method=FORWARD)
     x = point(3).detach()
     tangents = torch.eye(3, dtype=x.dtype).repeat(4, 1)
 
@@ -254,7 +250,7 @@ def test_more_tangents_than_inputs_cost_the_inputs():
 
 
 def test_fewer_tangents_than_inputs_cost_the_tangents():
-    f, calls = wrapped(products)
+    f, calls = wrapped(products, method=FORWARD)
     x = point(6).detach()
     tangents = torch.eye(6, dtype=x.dtype)[:2] + 1.0
 
@@ -346,7 +342,7 @@ def forward_of_two(f, a, b):
 
 
 def test_backward_to_chosen_inputs():
-    f, calls = wrapped(mixed)
+    f, calls = wrapped(mixed, method=FORWARD)
     a, b = point(4), point(2)
     assert spent(f, calls, lambda f, a, b: f(a, b).sum().backward(inputs=[a]), a, b) == 1 + 4
     assert a.grad is not None
@@ -355,26 +351,26 @@ def test_backward_to_chosen_inputs():
 
 def test_gradient_of_chosen_inputs():
     """torch's `needs_input_grad` says True for both; only the running engine knows better."""
-    f, calls = wrapped(mixed)
+    f, calls = wrapped(mixed, method=FORWARD)
     a, b = point(4) * 1.0, point(2) * 1.0
     assert spent(f, calls, lambda f, a, b: torch.autograd.grad(f(a, b).sum(), a), a, b) == 1 + 4
 
 
 def test_gradient_of_chosen_leaves():
-    f, calls = wrapped(mixed)
+    f, calls = wrapped(mixed, method=FORWARD)
     a, b = point(4), point(2)
     assert spent(f, calls, lambda f, a, b: torch.autograd.grad(f(a, b).sum(), a), a, b) == 1 + 4
 
 
 @pytest.mark.parametrize("integer", [torch.int64, torch.uint8, torch.bool])
 def test_integer_leaves(integer):
-    f, calls = wrapped(lambda x, i: x * i.sum())
+    f, calls = wrapped(lambda x, i: x * i.sum(), method=FORWARD)
     i = torch.ones(7, dtype=integer)
     assert spent(f, calls, sum_of_two, point(3), i) == 1 + 3
 
 
 def test_zero_size_leaves():
-    f, calls = wrapped(lambda x, empty: x * 2.0 + empty.sum())
+    f, calls = wrapped(lambda x, empty: x * 2.0 + empty.sum(), method=FORWARD)
     empty = torch.zeros((0, 4), dtype=torch.float64, requires_grad=True)
     assert spent(f, calls, sum_of_two, point(3), empty) == 1 + 3
     assert empty.grad is not None
@@ -387,7 +383,7 @@ def test_only_a_zero_size_leaf():
 
 
 def test_constants_cost_nothing():
-    f, calls = wrapped(lambda x, n: x * n.shape[0])
+    f, calls = wrapped(lambda x, n: x * n.shape[0], method=FORWARD)
     assert spent(f, calls, sum_of_two, point(3), torch.zeros(9)) == 1 + 3
 
 
@@ -399,7 +395,7 @@ def test_one_of_several_outputs(stencil, s):
 
 
 def test_all_of_several_outputs_cost_one_gradient():
-    f, calls = wrapped(lambda x: (x * 2, x.sum()))
+    f, calls = wrapped(lambda x: (x * 2, x.sum()), method=FORWARD)
 
     def operation(f, x):
         first, second = f(x)
@@ -419,7 +415,7 @@ def test_unused_output_costs_nothing():
 
 
 def test_same_tensor_twice():
-    f, calls = wrapped(mixed)
+    f, calls = wrapped(mixed, method=FORWARD)
     x = point(3)
     assert spent(f, calls, sum_of_two, x, x) == 1 + 6
 
@@ -550,7 +546,7 @@ def test_batch_size_costs_nothing(size):
 
 @pytest.mark.parametrize("operation", [func_jacrev, grads_batched])
 def test_jacobian_of_a_batch(operation):
-    f, _ = wrapped(lambda x: x[:, 0] * x[:, 1], batch_dims=0)
+    f, _ = wrapped(lambda x: x[:, 0] * x[:, 1], batch_dims=0, method=FORWARD)
     x = point(B, D)
     batch_cost(f, operation, x)
     assert batch_cost(f, operation, x) == 1 + D
@@ -584,7 +580,9 @@ def test_hessian_vector_product_of_a_batch(stencil, s):
 
 
 def test_undifferentiated_batched_leaves_are_repeated():
-    f, calls = wrapped(lambda x, target: (x - target).square().sum(-1), batch_dims=0)
+    f, calls = wrapped(
+        lambda x, target: (x - target).square().sum(-1), batch_dims=0, method=FORWARD
+    )
     x, target = point(B, D), point(B, D).detach()
     batch_cost(f, sum_of_two, x, target)
     calls.clear()
@@ -644,7 +642,7 @@ def test_chunks_of_stacked_points(chunk_size, expected):
 
 
 def test_undifferentiated_leaves_are_expanded():
-    f, calls = wrapped(lambda x, w, i: x * w + i, vectorized=True)
+    f, calls = wrapped(lambda x, w, i: x * w + i, vectorized=True, method=FORWARD)
     x, w, i = point(3), point(3).detach(), torch.arange(3)
     batch_cost(f, lambda f, *args: f(*args).sum().backward(), x, w, i)
     assert calls == [((1, 3), (1, 3), (3,)), ((3, 3), (3, 3), (3,))]
@@ -697,7 +695,7 @@ def test_vmap(stencil, s):
 
 
 def test_vmap_makes_one_round():
-    f, calls = wrapped(stacked_products, vectorized=True)
+    f, calls = wrapped(stacked_products, vectorized=True, method=FORWARD)
     x = point(B, 5)
     torch.func.vmap(f)(x).sum().backward()
     assert f.evaluations == B * (1 + 5)
@@ -706,10 +704,252 @@ def test_vmap_makes_one_round():
 
 
 def test_vmap_over_the_tangent_costs_no_more_points():
-    f, calls = wrapped(products)
+    f, calls = wrapped(products, method=FORWARD)
     x = point(5).detach()
 
     def operation(f, x):
         torch.func.vmap(lambda v: torch.func.jvp(f, (x,), (v,))[1])(torch.eye(5, dtype=x.dtype))
 
     assert spent(f, calls, operation, x) == 1 + 5
+
+
+# ------------------------------------------------------------------------------------------------
+# The default method: it calibrates once
+# ------------------------------------------------------------------------------------------------
+
+NOISE = 6  # evaluations that measure the noise once, where the first spacing shows it
+
+
+def six_digits(x):
+    return torch.round(torch.sin(x) * 1e6) / 1e6
+
+
+def rounded_once(x):
+    return torch.sin(x).to(torch.float32).to(torch.float64)
+
+
+MEASURED = {  # function: evaluations that measure its noise
+    "float64": (torch.sin, 6),
+    "linear": (lambda x: 3 * x, 6),
+    "float32 inside": (rounded_once, 12),
+    "six digits": (six_digits, 12),
+    "returns float32": (lambda x: torch.sin(x).to(torch.float32), 6),
+}
+
+
+@pytest.mark.parametrize(("fn", "noise"), MEASURED.values(), ids=MEASURED)
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_default_first_and_later(fn, noise, n):
+    f, calls = wrapped(fn)
+    first = spent(f, calls, backward, point(n))
+    assert first == 1 + noise + 2 * (n + f.last.retried)
+    assert f.last.evaluations == first - 1
+    for k in range(3):
+        assert spent(f, calls, backward, point(n) + 0.01 * k) == 1 + n
+        assert f.last.evaluations == n
+
+
+@pytest.mark.parametrize("fn", [torch.sin, rounded_once, six_digits])
+def test_default_retries_nothing_here(fn):
+    f, calls = wrapped(fn)
+    spent(f, calls, backward, point(5))
+    assert f.last.retried == 0
+
+
+def test_default_retries_what_it_cannot_see():
+    """An input that hardly counts beside the noise has longer arms: two more evaluations."""
+    f, calls = wrapped(lambda x: six_digits(x[0] + 1e-4 * x[1]))
+    x = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
+    cost = spent(f, calls, backward, x)
+    assert f.last.retried > 0
+    assert cost == 1 + 12 + 2 * (2 + f.last.retried)
+
+
+@pytest.mark.parametrize(
+    ("caller", "noise"),
+    [(torch.float64, 6), (torch.float32, 6), (torch.float16, 0), (torch.bfloat16, 0)],
+)
+def test_default_measures_what_the_received_precision_can_show(caller, noise):
+    f, calls = wrapped(lambda x: 3 * x, dtype=None)
+    x = point(4, dtype=torch.float32).to(caller).detach().requires_grad_()
+    assert spent(f, calls, backward, x) == 1 + noise + 2 * (4 + f.last.retried)
+
+
+@pytest.mark.parametrize("noise", [1e-15, 1e-6])
+def test_default_with_a_stated_noise_measures_none(noise):
+    f, calls = wrapped(torch.sin, method=FiniteDifference(noise=noise))
+    assert spent(f, calls, backward, point(5)) == 1 + 2 * 5
+    assert spent(f, calls, backward, point(5)) == 1 + 5
+
+
+def test_a_step_measures_nothing():
+    f, calls = wrapped(torch.sin, method=FiniteDifference(step=1e-6))
+    assert spent(f, calls, backward, point(5)) == 1 + 5
+    assert not f.calibration
+
+
+def test_default_refreshes_one_curvature_per_hundred_inputs():
+    f, calls = wrapped(torch.sin)
+    assert spent(f, calls, backward, point(30)) == 1 + NOISE + 2 * 30
+    costs = [spent(f, calls, backward, point(30)) for _ in range(40)]
+    for k in range(1, 41):
+        assert sum(costs[:k]) == k * (1 + 30) + 30 * k // 100
+    # More than a hundred at once: as many as there are hundreds.
+    f, calls = wrapped(torch.sin)
+    spent(f, calls, backward, point(250))
+    costs = [spent(f, calls, backward, point(250)) for _ in range(4)]
+    assert costs == [1 + 250 + 2, 1 + 250 + 3, 1 + 250 + 2, 1 + 250 + 3]
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_default_jvp(n):
+    """Without a calibration it measures the noise; the gradient after it does not do so again."""
+    f, calls = wrapped(torch.sin)
+    assert spent(f, calls, func_jvp, point(n)) == 1 + NOISE + 1
+    assert spent(f, calls, func_jvp, point(n)) == 1 + 1
+    assert spent(f, calls, dual, point(n)) == 1 + 1
+    assert spent(f, calls, backward, point(n)) == 1 + 2 * n
+    assert spent(f, calls, backward, point(n)) == 1 + n
+    assert spent(f, calls, func_jvp, point(n)) == 1 + 1
+
+
+@pytest.mark.parametrize("operation", [func_jacrev, grads_batched, vectorized_jacobian])
+@pytest.mark.parametrize("outputs", [1, 3, 50])
+def test_default_jacobian(operation, outputs):
+    def many(x):
+        return x.sum() * torch.arange(1.0, outputs + 1, dtype=x.dtype)
+
+    f, calls = wrapped(many)
+    assert spent(f, calls, operation, point(3)) == 1 + NOISE + 2 * 3
+    assert spent(f, calls, operation, point(3)) == 1 + 3
+
+
+def test_default_jacfwd():
+    f, calls = wrapped(products)
+    assert spent(f, calls, func_jacfwd, point(5)) == 1 + NOISE + 5
+    assert spent(f, calls, func_jacfwd, point(5)) == 1 + 5
+
+
+@pytest.mark.parametrize(
+    ("operation", "cost"), OPERATIONS.items(), ids=[op.__name__ for op in OPERATIONS]
+)
+def test_default_later_operations(operation, cost):
+    f, calls = wrapped(products)
+    forwards, gradients, tangents = cost
+    spent(f, calls, backward, point(5))
+    assert spent(f, calls, operation, point(5)) == forwards + 5 * gradients + tangents
+
+
+def test_default_twice_on_a_retained_node():
+    """The node that calibrated differences centrally again, with the arms that it found."""
+    f, calls = wrapped(torch.sin)
+    first, later = f(point(5)).sum(), f(point(5)).sum()
+
+    def again(f, loss):
+        loss.backward(retain_graph=True)
+
+    assert spent(f, calls, again, first) == NOISE + 2 * 5
+    assert spent(f, calls, again, first) == 2 * 5
+    assert spent(f, calls, again, later) == 5
+    assert spent(f, calls, again, later) == 5
+    assert spent(f, calls, again, first) == 2 * 5
+
+
+@pytest.mark.parametrize("operation", [checkpointed, checkpointed_reentrant])
+def test_default_under_a_checkpoint(operation):
+    f, calls = wrapped(torch.sin)
+    assert spent(f, calls, operation, point(5)) == 2 + NOISE + 2 * 5
+    assert spent(f, calls, operation, point(5)) == 2 + 5
+
+
+@pytest.mark.parametrize("n", [1, 4, 9])
+def test_default_hessian_vector_product(n):
+    """Central differences and f itself at x ± tv, besides the gradient."""
+    f, calls = wrapped(torch.sin)
+    operation = hessian_vector(lambda y: y.square().sum())
+    assert spent(f, calls, operation, point(n)) == (1 + NOISE + 2 * n) + 2 * (1 + 2 * n)
+    later = spent(f, calls, operation, point(n))
+    assert later == (1 + n) + 2 * (1 + 2 * n)
+    assert later <= 6 * n + 3  # the contract
+
+
+def test_default_hessian():
+    """Forward over reverse: f along 3 tangents, its gradient, and two more for each tangent."""
+    f, calls = wrapped(torch.sin)
+
+    def hessian(f, x):
+        torch.func.hessian(lambda t: f(t).sum())(x)
+
+    assert spent(f, calls, hessian, point(3)) == 1 + NOISE + 3 + 2 * 3 + 3 * 2 * (1 + 2 * 3)
+    assert spent(f, calls, hessian, point(3)) == 1 + 3 + 3 + 3 * 2 * (1 + 2 * 3)
+
+
+def test_default_batch():
+    f, calls = wrapped(rowwise, batch_dims=(0, None))
+    x, p = point(B, D), point(P)
+    once = CLAIM_CHECK + NOISE
+    assert batch_cost(f, sum_of_two, x, p) == 1 + once + 2 * (D + P)
+    assert sum(rows(calls)) == B * f.evaluations
+    calls.clear()
+    assert batch_cost(f, sum_of_two, x, p) == 1 + D + P
+    assert sorted(rows(calls)) == sorted([B, B * D] + [B] * P)
+    # Another batch size is the same form of call, fewer leaves are another one.
+    assert batch_cost(f, sum_of_two, point(B + 2, D), p) == 1 + D + P
+    assert batch_cost(f, sum_of_two, x, p.detach()) == 1 + NOISE + 2 * D
+    assert batch_cost(f, sum_of_two, x, p.detach()) == 1 + D
+
+
+def test_default_calibrates_every_form_of_call():
+    f, calls = wrapped(torch.sin)
+    for shape in ((3,), (4,), (2, 2)):
+        x = point(*shape)
+        assert spent(f, calls, backward, x) == 1 + NOISE + 2 * x.numel()
+        assert spent(f, calls, backward, x) == 1 + x.numel()
+    # The black box receives float64 here too.
+    assert spent(f, calls, backward, point(3, dtype=torch.float32)) == 1 + 3
+    assert len(f.calibration.tunings) == 3
+
+
+def test_default_vmap():
+    """The rows are rows of one calibration: each measures, and later ones need not."""
+    f, calls = wrapped(torch.sin)
+
+    def rows_of(f, x):
+        torch.func.vmap(f)(x).sum().backward()
+
+    assert spent(f, calls, rows_of, point(B, 5)) == B * (1 + NOISE + 2 * 5)
+    assert len(f.calibration.tunings) == 1
+    assert spent(f, calls, rows_of, point(B, 5)) == B * (1 + 5)
+    assert spent(f, calls, rows_of, point(B + 1, 5)) == (B + 1) * (1 + 5)
+    assert spent(f, calls, backward, point(5)) == 1 + 5
+
+
+def test_default_measures_noise_only_for_many_inputs():
+    f, calls = wrapped(lambda x: torch.sin(x).sum())
+    assert spent(f, calls, backward, point(1001) / 100) == 1 + NOISE + 1001 + 10
+    assert spent(f, calls, backward, point(1001) / 100) == 1 + 1001 + 10
+    f, calls = wrapped(lambda x: torch.sin(x).sum())
+    assert spent(f, calls, backward, point(1000) / 100) == 1 + NOISE + 2 * 1000
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_default_along_random_directions_measures_noise_only(k):
+    f, calls = wrapped(torch.sin, method=FiniteDifference(directions=directions.Gaussian(k)))
+    assert spent(f, calls, backward, point(6)) == 1 + NOISE + k
+    assert spent(f, calls, backward, point(6)) == 1 + k
+
+
+def test_default_leaves_that_need_no_gradient():
+    f, calls = wrapped(mixed)
+    a, b = point(4), point(2)
+    assert spent(f, calls, sum_of_two, a, b.detach()) == 1 + NOISE + 2 * 4
+    assert spent(f, calls, sum_of_two, a, b.detach()) == 1 + 4
+    assert spent(f, calls, sum_of_two, a.detach(), b) == 1 + NOISE + 2 * 2
+
+
+def test_an_input_whose_bounds_meet_costs_nothing():
+    lower = torch.tensor([0.0, 1.1, 0.0], dtype=torch.float64)
+    upper = torch.tensor([9.0, 1.1, 9.0], dtype=torch.float64)
+    f, calls = wrapped(lambda x: torch.sin(x).sum(), bounds=((lower, upper),))
+    assert spent(f, calls, backward, point(3)) == 1 + NOISE + 2 * 2
+    assert spent(f, calls, backward, point(3)) == 1 + 2

@@ -9,6 +9,8 @@ from suture import CustomVJP, FiniteDifference, directions, stencils
 
 DEFAULTS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
+FORWARD = FiniteDifference(stencils.FORWARD)
+
 
 @pytest.fixture(params=DEFAULTS, ids=lambda dtype: str(dtype).removeprefix("torch."))
 def default_dtype(request):
@@ -176,7 +178,7 @@ def test_backward_sees_the_default_dtype_of_the_forward(
     restore_default_dtype, at_forward, at_backward
 ):
     seen = []
-    f = suture.differentiable(with_own_constants(seen))
+    f = suture.differentiable(with_own_constants(seen), method=FORWARD)
     x = point(0.5, 1.0)
     torch.set_default_dtype(at_forward)
     y = f(x).sum()
@@ -189,7 +191,7 @@ def test_backward_sees_the_default_dtype_of_the_forward(
 
 def test_forward_mode_sees_the_default_dtype_of_the_call(restore_default_dtype):
     seen = []
-    f = suture.differentiable(with_own_constants(seen))
+    f = suture.differentiable(with_own_constants(seen), method=FORWARD)
     torch.set_default_dtype(torch.float16)
     torch.func.jvp(f, (point(0.5).detach(),), (torch.ones(1, dtype=torch.float64),))
     assert seen == [(torch.float16, "cpu")] * 2
@@ -197,7 +199,7 @@ def test_forward_mode_sees_the_default_dtype_of_the_call(restore_default_dtype):
 
 def test_backward_sees_the_default_device_of_the_forward():
     seen = []
-    f = suture.differentiable(with_own_constants(seen))
+    f = suture.differentiable(with_own_constants(seen), method=FORWARD)
     x = point(0.5, 1.0)
     y = f(x).sum()
     with torch.device("meta"):
@@ -210,7 +212,7 @@ def test_backward_sees_the_default_device_of_the_forward():
 def test_forward_under_a_default_device():
     """Only fn sees the default device; the library's own tensors are where the caller's are."""
     seen = []
-    f = suture.differentiable(with_own_constants(seen))
+    f = suture.differentiable(with_own_constants(seen), method=FORWARD)
     x = point(0.5, 1.0)
     with torch.device("meta"):
         y = f(x)
@@ -261,7 +263,7 @@ def test_autocast_is_off_inside(amp):
         return y
 
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    f = suture.differentiable(fn)
+    f = suture.differentiable(fn, method=FORWARD)
     with torch.autocast("cpu", dtype=amp):
         y = f(x)
         assert torch.is_autocast_enabled("cpu")

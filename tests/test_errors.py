@@ -21,19 +21,29 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import suture
-from suture import CustomVJP, FiniteDifference, Stencil, differentiable, directions, stencils
+from suture import (
+    AdaptiveDifference,
+    CustomVJP,
+    FiniteDifference,
+    Stencil,
+    differentiable,
+    directions,
+    stencils,
+)
 from suture._methods import Primal, Room
 from suture.errors import (
     BadResult,
     EvaluationError,
     MethodError,
     MissingExtraError,
+    PointFailed,
     SutureError,
     TransformError,
 )
 
 COMPLEX_STEP = FiniteDifference(stencils.COMPLEX_STEP)
 BACKWARD = FiniteDifference(stencils.BACKWARD, step=0.5)
+FORWARD = FiniteDifference(stencils.FORWARD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -990,7 +1000,7 @@ def step_that_is_lost_in_rounding():
     "Give a smaller `scale=` to `differentiable`, or use `stencils.BACKWARD`.",
 )
 def step_that_leads_out_of_the_range():
-    f = differentiable(lambda x: torch.exp(-x / 1e5), dtype=None)
+    f = differentiable(lambda x: torch.exp(-x / 1e5), dtype=None, method=FORWARD)
     f(wants(65504.0, 1.0, dtype=torch.float16)).sum().backward()
 
 
@@ -1150,7 +1160,7 @@ def function_that_takes_one_batch_size():
             raise ValueError("expected 2 rows")
         return x**2
 
-    differentiable(simulate, batch_dims=0)(wants(1.0, 2.0)).sum().backward()
+    differentiable(simulate, batch_dims=0, method=FORWARD)(wants(1.0, 2.0)).sum().backward()
 
 
 @says(
@@ -1353,7 +1363,7 @@ def strings_that_differ_in_a_vmap():
     "Make `wrap` pad or convert its result. The point is saved in `exc.point`.",
 )
 def another_nesting_beside_the_point():
-    f = differentiable(lambda x: (x,) if x[0] == 1 else [x], name="wrap")
+    f = differentiable(lambda x: (x,) if x[0] == 1 else [x], name="wrap", method=FORWARD)
     f(wants(1.0))[0].sum().backward()
 
 
@@ -1365,7 +1375,7 @@ def another_nesting_beside_the_point():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def a_number_only_at_some_points():
-    f = differentiable(lambda x: (x, None if x[0] == 1 else x), name="f")
+    f = differentiable(lambda x: (x, None if x[0] == 1 else x), name="f", method=FORWARD)
     f(wants(1.0))[0].sum().backward()
 
 
@@ -1377,7 +1387,7 @@ def a_number_only_at_some_points():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def a_string_only_at_some_points():
-    f = differentiable(lambda x: (x, x if x[0] == 1 else "diverged"), name="f")
+    f = differentiable(lambda x: (x, x if x[0] == 1 else "diverged"), name="f", method=FORWARD)
     f(wants(1.0))[0].sum().backward()
 
 
@@ -1389,7 +1399,7 @@ def a_string_only_at_some_points():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def an_integer_only_at_some_points():
-    f = differentiable(lambda x: (x, 1 if x[0] == 1 else 0.5), name="f")
+    f = differentiable(lambda x: (x, 1 if x[0] == 1 else 0.5), name="f", method=FORWARD)
     f(wants(1.0))[0].sum().backward()
 
 
@@ -1401,7 +1411,7 @@ def an_integer_only_at_some_points():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def a_complex_number_only_at_some_points():
-    f = differentiable(lambda x: x if x[0] == 1 else x * (1 + 1j), name="f")
+    f = differentiable(lambda x: x if x[0] == 1 else x * (1 + 1j), name="f", method=FORWARD)
     f(wants(1.0)).sum().backward()
 
 
@@ -1412,7 +1422,7 @@ def a_complex_number_only_at_some_points():
     "Make `f` pad or convert its result. The point is saved in `exc.point`.",
 )
 def another_precision_beside_the_point():
-    f = differentiable(lambda x: x if x[0] == 1 else x.float(), name="f")
+    f = differentiable(lambda x: x if x[0] == 1 else x.float(), name="f", method=FORWARD)
     f(wants(1.0)).sum().backward()
 
 
@@ -1444,7 +1454,9 @@ def stack_without_its_axis():
     "Keep the leading axis in `average`, or leave out `vectorized=True`.",
 )
 def stack_of_several_points_without_its_axis():
-    f = differentiable(lambda x: x.mean(0, keepdim=True), vectorized=True, name="average")
+    f = differentiable(
+        lambda x: x.mean(0, keepdim=True), vectorized=True, name="average", method=FORWARD
+    )
     f(wants(1.0, 2.0)).sum().backward()
 
 
@@ -1465,7 +1477,7 @@ def batch_without_its_axis():
     "Let `first_three` return one row of output for each row of input, or leave out `batch_dims`.",
 )
 def batch_of_a_fixed_size():
-    f = differentiable(lambda x: x[:3] ** 2, batch_dims=0, name="first_three")
+    f = differentiable(lambda x: x[:3] ** 2, batch_dims=0, name="first_three", method=FORWARD)
     f(wants(1.0, 2.0, 3.0)).sum().backward()
 
 
@@ -1478,7 +1490,7 @@ def batch_of_a_fixed_size():
     "train mode, a mean over the batch); or state its noise: `FiniteDifference(noise=…)`.",
 )
 def batch_whose_rows_see_each_other():
-    f = differentiable(lambda x: x - x.mean(0), batch_dims=0, name="center")
+    f = differentiable(lambda x: x - x.mean(0), batch_dims=0, name="center", method=FORWARD)
     f(wants(1.0, 2.0, 4.0)).sum().backward()
 
 
@@ -1762,6 +1774,253 @@ def no_room_for_a_second_derivative():
 
 
 # ------------------------------------------------------------------------------------------------
+# Bounds, calibration, and points that fail
+# ------------------------------------------------------------------------------------------------
+
+PAIRS = "Give one pair for each positional argument, for example `bounds=((0, 1), None)`."
+
+
+@says(
+    MethodError,
+    "`bounds=3` is not possible.",
+    "They are a tuple with one entry for each positional argument.",
+    PAIRS,
+)
+def bounds_that_are_a_number():
+    differentiable(spring, bounds=3)
+
+
+@says(
+    MethodError,
+    "`bounds=('positive',)` is not possible.",
+    "'positive' is not a pair (lower, upper).",
+    PAIRS,
+)
+def bounds_that_are_a_word():
+    differentiable(spring, bounds=("positive",))
+
+
+@says(
+    MethodError,
+    "`bounds=((0, nan),)` is not possible.",
+    "A bound is a real number, and not NaN.",
+    PAIRS,
+)
+def bound_that_is_not_a_number():
+    differentiable(spring, bounds=((0, math.nan),))
+
+
+@says(
+    MethodError,
+    "`bounds=((1, 0),)` is not possible.",
+    "A lower bound is above the upper one.",
+    PAIRS,
+)
+def bounds_that_are_crossed():
+    differentiable(spring, bounds=((1, 0),))
+
+
+@says(
+    MethodError,
+    "`bounds=((array([0., 0.]), array([1., 1., 1.])),)` is not possible.",
+    "The shapes of the lower and the upper bound differ.",
+    PAIRS,
+)
+def bounds_of_two_shapes():
+    differentiable(spring, bounds=((np.zeros(2), np.ones(3)),))
+
+
+@says(
+    MethodError,
+    "`bounds=((0, 1),)` is not possible.",
+    "Complex numbers have no order, and so no bounds.",
+    PAIRS,
+)
+def bounds_of_complex_numbers():
+    differentiable(spring, bounds=((0, 1),))(wants(1j, dtype=torch.complex128))
+
+
+@says(
+    MethodError,
+    "`bounds=((array([0., 0.]), 9),)` is not possible.",
+    "A bound of shape (2,) does not fit an argument of (3,).",
+    PAIRS,
+)
+def bound_of_another_shape():
+    differentiable(spring, bounds=((np.zeros(2), 9),))(wants(1.0, 2.0, 3.0))
+
+
+@says(
+    MethodError,
+    "`bounds=((0, 1), (0, 1))` does not fit a call with 1 positional argument.",
+    "`bounds` is a prefix of the tuple of positional arguments, as `in_dims` is in `torch.vmap`.",
+    "Give one entry for each positional argument, for example `bounds=((0, 1),)`.",
+)
+def bounds_for_an_argument_too_many():
+    differentiable(spring, bounds=((0, 1), (0, 1)))(wants(0.5))
+
+
+@says(
+    MethodError,
+    "`lift` was given x[1] = 1.25, outside of its bounds [0, 1].",
+    "It is never evaluated outside; only what is outside by rounding (1e-6 of the scale) is "
+    "moved to the bound.",
+    "Write `torch.clamp(x, 0, 1)`, or give wider `bounds=`.",
+)
+def argument_outside_of_its_bounds():
+    differentiable(lambda x: x, bounds=((0, 1),), name="lift")(wants(0.5, 1.25))
+
+
+@says(
+    MethodError,
+    "A score estimate needs room on both sides of every input, and a bound leaves none.",
+    "It is right only as a mean over directions and their opposites.",
+    "Use `stencils.FORWARD` or `stencils.CENTRAL` with these directions.",
+)
+def score_estimate_on_a_bound():
+    method = FiniteDifference(stencils.ONE_POINT, directions.Gaussian(4))
+    differentiable(spring, bounds=((0, 9),), method=method)(wants(0.0)).sum().backward()
+
+
+@says(
+    MethodError,
+    "x lies in a corner of its bounds, and Rademacher(count=4, recovery='mean') lead out of them "
+    "both ways.",
+    "A difference needs room on one side of x along each direction.",
+    "Use `AdaptiveDifference(directions=directions.Coordinate())`, or move x off the bounds.",
+)
+def random_directions_in_a_corner():
+    method = AdaptiveDifference(directions=directions.Rademacher(4))
+    differentiable(spring, bounds=((0, 1),), method=method)(wants(0.0, 1.0)).sum().backward()
+
+
+@says(
+    MethodError,
+    "`AdaptiveDifference(rtol=2)` is not possible.",
+    "The relative error at which an input stops lies between 0 and 1.",
+    "Leave `rtol` out, or give for example `rtol=1e-6`.",
+)
+def relative_error_above_one():
+    AdaptiveDifference(rtol=2)
+
+
+@says(
+    MethodError,
+    "Row 0 cannot be displaced along direction 0.",
+    "Every displacement is lost in the rounding of the precision that the black box receives, or "
+    "leads out of its range.",
+    "Give another `scale=` to `differentiable`.",
+)
+def arms_that_are_all_lost_in_rounding():
+    f = differentiable(spring, scale=1e-20, method=AdaptiveDifference())
+    f(wants(1.0)).sum().backward()
+
+
+CALIBRATED = (
+    "The calibration chooses the inputs that are differenced centrally; a named stencil, a "
+)
+
+
+@says(
+    MethodError,
+    "`FiniteDifference(rtol=0.1)` has a stencil, a step or directions too.",
+    CALIBRATED + "step and random directions do without.",
+    "Write `FiniteDifference(rtol=0.1)`, or leave `rtol` out.",
+)
+def relative_error_with_a_stencil():
+    FiniteDifference(stencils.CENTRAL, rtol=0.1)
+
+
+@says(
+    MethodError,
+    "`FiniteDifference(rtol=-1)` is not possible.",
+    "The rtol is a positive, finite number without units.",
+    "Leave `rtol` out, or give for example `rtol=1e-6`.",
+)
+def relative_error_below_zero():
+    FiniteDifference(rtol=-1)
+
+
+@says(
+    MethodError,
+    "`calibration = 3` is not possible.",
+    "It is a value that `calibration` of a `Differentiable` has returned, or None.",
+    "Write `f.calibration = None` to measure anew.",
+)
+def calibration_that_is_a_number():
+    differentiable(spring).calibration = 3
+
+
+@says(
+    MethodError,
+    "A calibration of 22 bytes cannot be read: KeyError('text is not a file in the archive').",
+    "It is what `state_dict()` of a `Differentiable` holds, written by this version.",
+    "Load without it: `f.calibration = None`; the next gradient calibrates again.",
+)
+def calibration_from_a_broken_checkpoint():
+    empty = torch.frombuffer(bytearray(b"PK\5\6" + bytes(18)), dtype=torch.uint8)  # a zip file
+    differentiable(spring).load_state_dict({"_extra_state": empty})
+
+
+def only_at_one(x):
+    return torch.where(x == 1, 2 * x, math.nan)
+
+
+@says(
+    BadResult,
+    "`only_at_one` returned nan or inf on both sides of x: with x[1] increased by 6.1e-10, and in "
+    "the other direction.",
+    "A derivative needs f(x) and a value on one side of every input.",
+    "Restrict the inputs with `torch.clamp`, or give `bounds=` and `scale=` to `differentiable`.",
+)
+def nothing_on_either_side_of_an_input():
+    f = differentiable(lambda x: x[0] + only_at_one(x[1]), name="only_at_one")
+    f(wants(1.0, 1.0)).backward()
+
+
+@says(
+    BadResult,
+    "`only_at_one` returned nan or inf on both sides of x in row 1: with x[1, 0] increased by "
+    "6.1e-10, and in the other direction.",
+    "A derivative needs f(x) and a value on one side of every input.",
+    "Restrict the inputs with `torch.clamp`, or give `bounds=` and `scale=` to `differentiable`.",
+)
+def nothing_on_either_side_in_a_row():
+    def fn(x, bad):
+        return torch.where(bad[:, None], only_at_one(x), x)
+
+    f = differentiable(fn, batch_dims=0, name="only_at_one")
+    f(wants(1.0, 1.0)[:, None], torch.tensor([False, True])).sum().backward()
+
+
+def torn(x):
+    if x[0] != 1:
+        raise PointFailed("the mesh was torn")
+    return 2 * x
+
+
+@says(
+    BadResult,
+    "`torn` returned no value (PointFailed: The black box says that a point failed: the mesh was "
+    "torn.) on both sides of x: with x[0] increased by 6.1e-10, and in the other direction.",
+    "A derivative needs f(x) and a value on one side of every input.",
+    "Restrict the inputs with `torch.clamp`, or give `bounds=` and `scale=` to `differentiable`.",
+)
+def points_that_fail_on_both_sides():
+    differentiable(torn)(wants(1.0)).sum().backward()
+
+
+@says(
+    PointFailed,
+    "The black box says that a point failed: the mesh was torn.",
+    "The value at x itself, and one on some side of it, are needed.",
+    "Restrict the inputs with `torch.clamp`, or give `bounds=` to `differentiable`.",
+)
+def point_that_fails_in_the_forward_pass():
+    differentiable(torn)(wants(2.0))
+
+
+# ------------------------------------------------------------------------------------------------
 # All messages are here, and each is what it should be
 # ------------------------------------------------------------------------------------------------
 
@@ -1800,8 +2059,9 @@ KINDS = {
 
 
 def modules():
-    """Return the parsed source, but for the command line and the demo, whose tests are theirs."""
-    files = [path for path in HOME.rglob("*.py") if path.relative_to(HOME).parts[0] != "demo"]
+    """Return the parsed source, but for the command line, its report and the demo."""
+    apart = {"_check", "demo"}
+    files = [path for path in HOME.rglob("*.py") if path.relative_to(HOME).parts[0] not in apart]
     rest = [path for path in files if path.name not in ("cli.py", "errors.py")]
     return {str(path): ast.parse(path.read_text(encoding="utf-8")) for path in rest}
 
@@ -1882,6 +2142,7 @@ def test_every_message_of_the_source_has_a_case(monkeypatch):
         (BadResult, {EvaluationError}),
         (MethodError, {SutureError, ValueError}),
         (TransformError, {SutureError}),
+        (PointFailed, {EvaluationError}),
         (MissingExtraError, {SutureError, ImportError}),
     ],
 )
@@ -1902,7 +2163,15 @@ def test_an_unlawful_request_is_a_value_error():
         stencils.central(3)
 
 
-ALL = [SutureError, EvaluationError, BadResult, MethodError, TransformError, MissingExtraError]
+ALL = [
+    SutureError,
+    EvaluationError,
+    BadResult,
+    PointFailed,
+    MethodError,
+    TransformError,
+    MissingExtraError,
+]
 
 
 @pytest.mark.parametrize("error", ALL)
@@ -2083,9 +2352,10 @@ def test_cause_is_the_users_exception(provoke):
 
 
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.error is BadResult])
-def test_a_bad_result_has_no_cause(name):
+def test_a_bad_result_has_no_cause_but_a_point_that_failed(name):
     error = caught_from(CASES[name].provoke)
-    assert error.__cause__ is None
+    failed = name == "points_that_fail_on_both_sides"
+    assert type(error.__cause__) is (PointFailed if failed else type(None))
     assert error.__context__ is None or error.__suppress_context__
 
 
@@ -2104,3 +2374,31 @@ def test_what_stops_the_program_is_not_touched(stop):
 
     with pytest.raises(stop):
         differentiable(interrupted)(wants(1.0))
+
+
+# ------------------------------------------------------------------------------------------------
+# The one warning
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_function_that_is_constant_around_x_warns_once():
+    f = differentiable(lambda x: torch.floor(x + 0.5), name="decide")
+    x = wants(1.0, 1.0)
+    with pytest.warns(UserWarning) as caught:  # noqa: PT030 - the whole text is compared below
+        f(x).sum().backward()
+    assert [str(warning.message) for warning in caught] == [
+        "`decide` is constant around x: every difference is exactly zero, and so is its gradient. "
+        "For rounding, argmax, decision trees and integer solvers use a smoothed gradient: "
+        "`FiniteDifference(stencils.CENTRAL, directions.Gaussian(32), step=0.1)`, or one of the "
+        "estimators for solvers (perturbed, black-box interpolation, straight-through; see "
+        "docs/discrete.md)."
+    ]
+    assert x.grad.tolist() == [0.0, 0.0]
+    f(x).sum().backward()  # it is known by now
+
+
+def test_an_input_without_influence_does_not_warn():
+    f = differentiable(lambda x: x[:1] ** 2)
+    x = wants(3.0, 2.0)
+    f(x).sum().backward()
+    assert x.grad.tolist() == [pytest.approx(6), 0]

@@ -14,6 +14,8 @@ FLOAT32, FLOAT64 = torch.float32, torch.float64
 COMPLEX64, COMPLEX128 = torch.complex64, torch.complex128
 NARROW = [FLOAT16, BFLOAT16, FLOAT32]
 
+FORWARD = FiniteDifference(stencils.FORWARD)
+
 
 def leaf(*values, dtype=FLOAT64):
     return torch.tensor(values, dtype=dtype, requires_grad=True)
@@ -139,7 +141,8 @@ def test_function_receives_double(caller, interface):
         received.append(str(x.dtype).removeprefix("torch."))
         return x * x
 
-    gradient(suture.differentiable(fn, interface=interface), leaf(1.0, 2.0, dtype=caller))
+    f = suture.differentiable(fn, interface=interface, method=FORWARD)
+    gradient(f, leaf(1.0, 2.0, dtype=caller))
     assert received == ["float64"] * 3
 
 
@@ -152,7 +155,7 @@ def test_function_receives_double_complex(caller, interface):
         received.append(str(x.dtype).removeprefix("torch."))
         return x * x
 
-    f = suture.differentiable(fn, interface=interface)
+    f = suture.differentiable(fn, interface=interface, method=FORWARD)
     f(leaf(1 + 1j, 2.0, dtype=caller)).abs().sum().backward()
     assert received == ["complex128"] * 5
 
@@ -445,6 +448,15 @@ def test_extreme_magnitudes(magnitude):
     x = leaf(1.0 * magnitude, -2.0 * magnitude)
     f = suture.differentiable(lambda x: x / magnitude * 3)
     assert relative_error(gradient(f, x)[0], torch.full((2,), 3 / magnitude, dtype=FLOAT64)) < 1e-6
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(FLOAT32, 3.4e38), (FLOAT16, 6.5e4)])
+def test_input_at_the_end_of_its_range_goes_the_other_way(dtype, largest):
+    f = suture.differentiable(lambda x: torch.exp(-x / largest), dtype=None)
+    x = leaf(largest, dtype=dtype)
+    exact = -math.exp(-1) / largest
+    for _ in range(3):
+        assert relative_error(gradient(f, x)[0] * largest, [exact * largest]) < 0.1
 
 
 @pytest.mark.parametrize(

@@ -282,8 +282,19 @@ def test_a_shift_that_fits_into_the_bounds():
 
 
 @pytest.mark.parametrize(
-    ("down", "up"), [([1.5, 9.0], [9.0, 9.0]), ([9.0, 9.0], [9.0, 1.5]), ([9.0, 0.0], [9.0, 0.0])]
+    ("down", "up"), [([1.5, 9.0], [9.0, 9.0]), ([9.0, 9.0], [9.0, 1.5]), ([9.0, 0.0], [9.0, 1.0])]
 )
 def test_a_shift_that_does_not_fit_into_the_bounds(down, up):
     with pytest.raises(MethodError, match="leads out of the bounds of an input by"):
         first_points(bounded(down, up))
+
+
+def test_an_angle_that_cannot_move_costs_nothing():
+    method = FiniteDifference(stencils.shift())
+    primal = bounded([9.0, 0.0], [9.0, 0.0])
+    estimate = method.linearize(primal, lambda slopes: slopes, np.random.default_rng)
+    points = next(estimate)
+    assert points.rows[:, 0, 1].tolist() == [0.1, 0.1]
+    with pytest.raises(StopIteration) as stop:
+        estimate.send(np.sin(points.rows))
+    assert stop.value.value.kept[:, 0].tolist() == [[pytest.approx(np.cos(0.5)), 0], [0, 0]]

@@ -154,9 +154,11 @@ class _Passes:
         curvatures = curvature_of(values, primal.value, taken / units[:, None], usable)
         self._store(block, ~bad, slopes, curvatures, units)
         self.side[block] = np.where(single, np.where(usable[:, 0], 1, -1), self.side[block])
+        if self.judged:
+            self._notice_grid(values, usable)
         again = turned & ~bad
         if attempt < _ATTEMPTS - 1:
-            again = self._judge(block, values, usable, ~bad & ~turned) | again | bad
+            again = self._judge(block, ~bad & ~turned) | again | bad
         elif attempt == _ATTEMPTS or (bad & ~self.good[block]).any():
             self._refuse(block, bad & ~self.good[block], missing)
             again = again & (attempt < _ATTEMPTS)
@@ -203,13 +205,12 @@ class _Passes:
         for whole, part in ((self.norms, norms), (self.curvature, seen), (self.error, error)):
             whole[chosen] = part[fine]
 
-    def _judge(self, block: Array, values: Array, usable: Array, asked: Array) -> Array:
+    def _judge(self, block: Array, asked: Array) -> Array:
         """Choose the next arms of columns that are asked about; return those that need one."""
         if not self.judged:
             return np.zeros_like(asked)
         arms = self.arms[block]
         seen = asked & ~np.isnan(self.curvature[block])
-        self._notice_grid(values, usable)
         first, second = self._differences(block)
         rough = seen & (second > _ROUGH * first + _CLEAR * self.level)
         rough &= second > _STEEP * self.level * self.primal.noise ** (-1 / 3)
