@@ -363,8 +363,9 @@ def test_bounds_of_each_row(name, options):
 def test_the_claim_is_checked_at_a_bound(x):
     """All rows are at bounds: the displaced rows of the check go inward, and still show."""
     x = wants(x)
-    fence = Fence(lambda z: z.sum(1) + z.mean(), (0.0, 1.0))
-    f = differentiable(fence, batch_dims=0, bounds=((0, 1),))
+    # Stacked, so that no other batch stands beside, whose displaced rows would show as well.
+    fence = Fence(lambda z: z.sum(-1) + z.mean((-2, -1))[..., None], (0.0, 1.0))
+    f = differentiable(fence, batch_dims=0, vectorized=True, bounds=((0, 1),))
     with pytest.raises(BadResult, match="although only other rows were displaced"):
         f(x).sum().backward()
     assert fence.outside == []

@@ -130,8 +130,10 @@ def check_rows(primal: Primal, name: str) -> Generator[Points, Array, None]:
     np.put_along_axis(sign, primal.rows.argmin(axis=0)[None], -1.0, axis=0)
     step = _steps.first_order(FORWARD, primal.noise)
     if primal.room is not None:
-        # Inward where a bound is near.
-        sign = np.where(primal.room.rows_up < primal.room.rows_down, -1.0, sign)
+        # The other way where a bound is nearer than twice the step, and the other one is not.
+        down, up = primal.room.rows_down, primal.room.rows_up
+        blocked = np.where(sign > 0, up, down) < 2 * step * primal.scale_rows
+        sign = np.where(blocked, np.where(up < down, -1.0, 1.0), sign)
     # By different amounts, so that nothing cancels in a sum over the rows.
     sizes = displaced * (1 + np.arange(len(displaced)) * _GOLDEN % 1)
     moved = primal.rows + step * primal.scale_rows * sign * sizes[:, None]
