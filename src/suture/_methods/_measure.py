@@ -92,7 +92,10 @@ def _is_aliased(
     Then they grow evenly, as if without noise: sin(1 + 1e-4 k) to six digits by 54 units for every
     k. But over the shorter spacing a function with so little noise would have changed.
     """
-    change = np.median(np.abs(np.diff(table, axis=0)), axis=0) * shorter / spacing
+    steps = np.abs(np.diff(table, axis=0))
+    # Steps that differ, as beside a minimum, say nothing of those over a shorter spacing.
+    even = steps.min(axis=0) > 0.5 * steps.max(axis=0)
+    change = np.where(even, steps.min(axis=0) * shorter / spacing, 0.0)
     visible = change > _UNITS * 2.0**-52 * np.abs(table).max(axis=0)
     level = np.where(np.isnan(found), most_noise(table), found)
     aliased: Array = visible & (verdict == SHORT) & (level < change)
