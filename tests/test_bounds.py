@@ -357,11 +357,15 @@ def test_bounds_of_each_row(name, options):
     assert fence.outside == []
 
 
-def test_the_claim_is_checked_at_a_bound():
+@pytest.mark.parametrize(
+    "x", [[[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]], [[0.0], [0.0]], [[1.0], [1.0]]]
+)
+def test_the_claim_is_checked_at_a_bound(x):
     """All rows are at bounds: the displaced rows of the check go inward, and still show."""
-    x = wants([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
-    fence = Fence(lambda z: z.sum(1) + z.mean(), (0.0, 1.0))
-    f = differentiable(fence, batch_dims=0, bounds=((0, 1),))
+    x = wants(x)
+    # Stacked, so that no other batch stands beside, whose displaced rows would show as well.
+    fence = Fence(lambda z: z.sum(-1) + z.mean((-2, -1))[..., None], (0.0, 1.0))
+    f = differentiable(fence, batch_dims=0, vectorized=True, bounds=((0, 1),))
     with pytest.raises(BadResult, match="although only other rows were displaced"):
         f(x).sum().backward()
     assert fence.outside == []
@@ -416,10 +420,30 @@ def test_bounds_between_two_numbers_of_the_received_precision(dtype, method):
 @pytest.mark.parametrize("x", [65504.0, -65504.0])
 def test_the_end_of_the_range_of_a_precision_is_a_bound(x):
     """A displacement to infinity is none: a quotient by it would be a slope of zero."""
-    f = differentiable(lambda z: 0.01 * z, dtype=None)
+    linear = differentiable(lambda z: 0.01 * z, dtype=None)
+    # This one is finite at infinity.
+    decay = differentiable(lambda z: 1000 * torch.exp(-z.abs() / 1e5), dtype=None)
+    slope = -math.copysign(0.01 * math.exp(-0.65504), x)
     for _ in range(3):
-        found = gradient(f, torch.tensor([x], dtype=torch.float16))
-        assert float(found) == pytest.approx(0.01, rel=0.02)
+        at = torch.tensor([x], dtype=torch.float16)
+        assert float(gradient(linear, at)) == pytest.approx(0.01, rel=0.02)
+        assert float(gradient(decay, at)) == pytest.approx(slope, rel=0.2)
+
+
+@pytest.mark.parametrize("units", [1, 2, 3])
+@pytest.mark.parametrize("name", ["default", "CENTRAL", "central(4)", "richardson(2)", "adaptive"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_room_for_a_few_units_in_the_last_place(units, name, dtype):
+    """Nodes that rounding brings together are one node."""
+    x = torch.tensor([64.6875], dtype=dtype)
+    room = units * 64 * torch.finfo(dtype).eps
+    lower, upper = x.double(), x.double() + room
+    fence = Fence(lambda z: z.double() ** 2, (lower, upper))
+    f = differentiable(fence, method=METHODS[name], bounds=((lower, upper),), dtype=None)
+    for _ in range(2):
+        assert float(gradient(f, x)) == pytest.approx(2 * 64.6875, rel=0.01)
+    torch.func.jacfwd(f)(x)
+    assert fence.outside == []
 
 
 @settings(max_examples=60, deadline=None)

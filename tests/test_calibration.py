@@ -104,7 +104,8 @@ NOISY = {  # function: its relative noise
     "1e-9": (noisy(waves, 1e-9), 1e-9),
     "1e-6": (noisy(waves, 1e-6), 1e-6),
     "1e-3": (noisy(waves, 1e-3), 1e-3),
-    "six digits": (printed(waves), 1e-6 / 12**0.5),
+    # The second output, 1.14233, has a unit of 1e-5; the norm of all three is 1.4.
+    "six digits": (printed(waves), 1e-5 / 12**0.5 / 1.4),
     "four digits": (printed(waves, 4), 1e-4 / 12**0.5),
 }
 

@@ -176,8 +176,10 @@ def _half_displaced(primal: Primal, displaced: Array, step: float) -> Points:
     # The smallest goes down, and so stays the smallest in the company of other batches.
     np.put_along_axis(sign, primal.rows.argmin(axis=0)[None], -1.0, axis=0)
     if primal.room is not None:
-        # Inward where a bound is near.
-        sign = np.where(primal.room.rows_up < primal.room.rows_down, -1.0, sign)
+        # The other way where a bound is nearer than twice the step, and the other one is not.
+        down, up = primal.room.rows_down, primal.room.rows_up
+        blocked = np.where(sign > 0, up, down) < 2 * step * primal.scale_rows
+        sign = np.where(blocked, np.where(up < down, -1.0, 1.0), sign)
     if len(primal.rows) == 1:
         moved = primal.rows + step * primal.scale_rows * sign
         return rounded(Points(np.stack([moved, primal.rows, moved]), None), primal)

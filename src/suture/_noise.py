@@ -19,6 +19,13 @@ import numpy as np
 
 from suture._types import Array
 
+# A number is a multiple if what remains is less than this part of the divisor: rounding of f in the
+# sixteenth digit leaves less, for a grid in the twelfth.
+_MULTIPLE = 1e-3
+# A divisor smaller than this part of the smallest difference is none: values on a grid that does
+# not pass through zero have no common divisor but by chance.
+_FINEST = 1e-3
+
 # Verdicts about the spacing of the points.
 FINE, SHORT, LONG = 1, 2, 3
 
@@ -28,10 +35,6 @@ POINTS = 7
 
 # Levels agree within this factor. Source: Moré and Wild (2011), section 4.
 _AGREE = 4.0
-
-# How many powers of ten below the smallest difference are tried, and how near to a whole number a
-# multiple is: numbers of fewer than 26 bits are to 2^-26.
-_DIGITS, _WHOLE = 4, 1e-6
 
 # A result that is right to the last digit is off by up to half a unit: uniformly distributed, a
 # standard deviation of 1/√12 of the unit 2^-52.
@@ -73,29 +76,36 @@ def most_noise(values: Array) -> Array:
     return last
 
 
-def quantum_of(values: Array) -> Array:
+def quantum_of(values: Array, otherwise: Array | None = None) -> Array:
     """Return the noise of values that are all on a coarse grid, (…), NaN where all are equal.
 
     A grid of spacing q is noise of standard deviation q/√12. The smallest difference seen is a
-    multiple of q; where all values are whole multiples of a smaller power of ten (printed digits),
-    that is q.
+    multiple of q, and so are the values if they are printed digits: then q divides both. Where
+    nothing does, it is that difference, or what is given `otherwise` (…).
+
+    Example:
+        >>> bool(np.isclose(quantum_of(np.array([0.841417, 0.841471, 0.841525])), 1e-6 / 12**0.5))
+        True
     """
     steps = np.abs(np.diff(np.sort(values, axis=0), axis=0))
     smallest = np.where(steps > 0, steps, np.inf).min(axis=0)
-    quantum = np.where(np.isfinite(smallest), smallest, np.nan)
-    is_decimal = np.zeros(quantum.shape, dtype=bool)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        exponent = np.floor(np.log10(quantum))
-        for lower in range(_DIGITS):
-            power = 10.0 ** (exponent - lower)
-            counts = values / power
-            whole = np.all(np.abs(counts - np.rint(counts)) < _WHOLE, axis=0)
-            # A number of so many digits is a multiple of anything.
-            whole &= (np.abs(counts).max(axis=0) < 2.0**26) & ~is_decimal
-            quantum = np.where(whole, power, quantum)
-            is_decimal |= whole
-    noise: Array = quantum / np.sqrt(12)
-    return noise
+    common = _common_divisor(np.abs(values).max(axis=0), smallest)
+    unknown = smallest if otherwise is None else otherwise
+    quantum = np.where(common > _FINEST * smallest, common, unknown)
+    return np.where(np.isfinite(smallest), quantum / np.sqrt(12), np.nan)
+
+
+def _common_divisor(numbers: Array, divisors: Array) -> Array:
+    """Return the largest numbers of which both are multiples, by Euclid's algorithm."""
+    larger, smaller = numbers, np.where(np.isfinite(divisors), divisors, 1.0)
+    done = np.zeros(np.shape(smaller), dtype=bool)
+    # Remainders are less than half of the divisor: thirty steps reach 1e-9 of it.
+    for _ in range(30):
+        rest = np.mod(larger, smaller)
+        rest = np.minimum(rest, smaller - rest)
+        done |= rest < _MULTIPLE * smaller
+        larger, smaller = np.where(done, larger, smaller), np.where(done, smaller, rest)
+    return np.where(done, smaller, 0.0)
 
 
 def relative_noise(noise: Array, size: Array) -> float:

@@ -27,6 +27,9 @@ from suture._types import Array, Draw
 # smooth over 1/100 of the scale is still far below it. Measured on the problems of Moré, Garbow
 # and Hillstrom: a third spacing changes nothing there.
 _SPACINGS = (1e-9, 1e-4)
+# Values are on a grid where noise of this many standard deviations would not have hidden a change:
+# a grid of spacing q has 1/√12 of it, and hides half a q.
+_HIDDEN = 10.0
 # A spacing shows rounding only if it is this many units long.
 _UNITS = 100
 
@@ -66,9 +69,9 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
         sizes = np.fmax(sizes, np.max(np.abs(table), axis=0))
         found, verdict = noise_of(table)
         if shorter is not None:
-            aliased = _is_aliased(table, grid.first == 0, found, spacing, *shorter)
-            found = np.where(aliased, quantum_of(table), found)
-            verdict = np.where(aliased, FINE, verdict)
+            change = _hidden_change(table, found, spacing / shorter[0], shorter[1])
+            found = np.where(change > 0, quantum_of(table, POINTS * change), found)
+            verdict = np.where(change > 0, FINE, verdict)
         shorter = spacing, verdict
         noise = np.where(np.isnan(noise) & (verdict == FINE), found, noise)
         changes.append(bool(np.any(np.diff(table[:, told], axis=0))))
@@ -89,26 +92,27 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
     return Noise(max(size, beside), any(changes) or not changes, bool(spacings))
 
 
-def _is_aliased(
-    table: Array, at_end: bool, found: Array, spacing: float, shorter: float, verdict: Array
-) -> Array:
-    """Return where the spacing is nearly a multiple of a grid that the values are on, (R, O).
+def _hidden_change(table: Array, found: Array, longer: float, verdict: Array) -> Array:
+    """Return how much f changed over the shorter spacing although its values did not, (R, O).
 
-    Then they grow evenly, as if without noise: sin(1 + 1e-4 k) to six digits by 54 units for every
-    k. But over the shorter spacing a function with so little noise would have changed.
+    0 where nothing is hidden. The spacing may be nearly a multiple of a grid that the values are
+    on: then they grow evenly, as if without noise: sin(1 + 1e-4 k) to six digits by 54 units for
+    every k. But over the shorter spacing a function with so little noise would have changed.
+
+    Args:
+        table: (q, R, O) over the longer spacing.
+        found: the noise that it seems to have, NaN where it does not tell.
+        longer: by how much the spacing is longer.
+        verdict: about the shorter spacing.
     """
-    middle = len(table) // 2
-    # By the parabola through three points: at a minimum a function hardly changes.
-    slope = (
-        (4 * table[1] - 3 * table[0] - table[2]) / 2
-        if at_end
-        else (table[middle + 1] - table[middle - 1]) / 2
-    )
-    change = np.abs(slope) * shorter / spacing
+    steps = np.abs(np.diff(table, axis=0))
+    # Steps that differ, as beside a minimum, say nothing of those over a shorter spacing.
+    even = steps.min(axis=0) > 0.5 * steps.max(axis=0)
+    change = np.where(even, steps.min(axis=0) / longer, 0.0)
     visible = change > _UNITS * 2.0**-52 * np.abs(table).max(axis=0)
     level = np.where(np.isnan(found), most_noise(table), found)
-    aliased: Array = visible & (verdict == SHORT) & (level < change)
-    return aliased
+    hidden: Array = visible & (verdict == SHORT) & (_HIDDEN * level < change)
+    return np.where(hidden, change, 0.0)
 
 
 class _Grid:
