@@ -1962,6 +1962,16 @@ def calibration_from_a_broken_checkpoint():
     differentiable(spring).load_state_dict({"_extra_state": empty})
 
 
+@says(
+    MethodError,
+    "A calibration cannot be read from {'noise': 1}.",
+    "In a state dict it is one uint8 tensor.",
+    "Load without it: take the key `_extra_state` out of the state dict.",
+)
+def calibration_that_is_no_tensor():
+    differentiable(spring).load_state_dict({"_extra_state": {"noise": 1}})
+
+
 def only_at_one(x):
     return torch.where(x == 1, 2 * x, math.nan)
 
