@@ -160,7 +160,7 @@ def test_noise_does_not_see_the_cotangent():
 
 
 def tuned(noise=1e-8, size=2.0, scale=(1.0,), curvature=(0.5,), slope=(1.0,), arm=(1e-3,)):
-    arrays = (np.array(a, dtype=float) for a in (scale, curvature, slope, arm))
+    arrays = (np.array(a, dtype=float) for a in (scale, curvature, slope, arm, curvature))
     return Tuning(noise, size, *arrays)
 
 
@@ -181,10 +181,16 @@ def test_step_where_both_errors_are_least():
 
 
 def test_step_is_bounded_by_scale_and_precision():
-    flat, steep = tuned(curvature=(1e-30,)), tuned(curvature=(1e30,))
+    flat, steep = tuned(curvature=(1e-30,), arm=(1.0,)), tuned(curvature=(1e30,))
     assert flat.steps(2.0, EPSILON).tolist() == [LONGEST]
     assert steep.steps(2.0, EPSILON).tolist() == [64 * EPSILON]
     assert steep.steps(2.0, 0.1).tolist() == [LONGEST]  # no precision takes it farther
+
+
+def test_step_is_no_longer_than_what_was_seen():
+    assert tuned(curvature=(1e-30,)).steps(2.0, EPSILON).tolist() == [1e-3]
+    lazy = tuned(curvature=(1e-30,), arm=(np.nan,))
+    assert lazy.steps(2.0, EPSILON) == pytest.approx([1e-8 ** (1 / 3)])
 
 
 def test_step_without_a_curvature():
@@ -825,3 +831,48 @@ def test_calibration_reads_only_what_it_wrote():
     assert Calibration.decoded(b"") == Calibration()
     f = calibrated()
     assert Calibration.decoded(f.calibration.encoded()) == f.calibration
+
+
+def test_steps_do_not_grow_along_a_straight_line():
+    """A long way down a line, and then the bend: no step may reach across it."""
+    f = differentiable(lambda x: torch.where(x > 61, x - 60.5, (x - 60) ** 2 / 2))
+    gradient(f, wants(80.0))
+    for k in range(1500):
+        gradient(f, wants(80.0 - k / 100))
+    assert only(f).calibrations == 1
+    assert gradient(f, wants(60.5)).item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_steps_do_not_shrink_where_the_noise_has_grown():
+    """A refresh takes the noise for curvature, again and again, until f is calibrated anew."""
+    rng = np.random.default_rng(0)
+    noise = [1e-9]
+    f = differentiable(lambda x: torch.sin(x) + noise[0] * torch.tensor(rng.normal(size=3)))
+    gradient(f, wants(1.0, 2.0, 0.5))
+    noise[0] = 1e-6
+    most = 0.0
+    for _ in range(600):
+        x = wants(1.0, 2.0, 0.5)
+        most = max(most, (gradient(f, x) - torch.cos(x.detach())).norm().item())
+    assert only(f).calibrations == 2
+    assert most < 5
+    assert gradient(f, x).tolist() == pytest.approx(torch.cos(x.detach()).tolist(), abs=2e-2)
+
+
+def test_first_refresh_of_the_lazy_form_is_what_later_ones_are_compared_with():
+    tuning = tuned(curvature=(np.nan,), arm=(np.nan,))
+    for factor in (1.0, 100.0, 200.0):
+        tuning = tuning.refreshed(np.array([0]), np.array([factor]), np.array([1.0]))
+        assert tuning.drifted == ""
+    tuning = tuning.refreshed(np.array([0]), np.array([400.0]), np.array([1.0]))
+    assert "curvature by input 0" in tuning.drifted
+
+
+def test_error_of_inputs_that_is_not_known():
+    """Not zero: none of all inputs, or that of those which are known."""
+    f = differentiable(single(lambda x: torch.sin(x).sum(0, keepdim=True)))
+    x = torch.linspace(0.5, 1, 1500, dtype=torch.float64).requires_grad_()
+    gradient(f, x)
+    assert f.last.relative_error is None
+    error = (gradient(f, x) - torch.cos(x)).norm() / torch.cos(x).norm()
+    assert 0.2 * error < f.last.relative_error < 5 * error

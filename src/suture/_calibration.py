@@ -41,11 +41,12 @@ _REFRESH = 100
 # it is a hundred times as large: the geometric mean below is then wrong by ten, the step by three.
 _GROWN_INPUT, _GROWN_OUTPUT = 10.0, 100.0
 
-# A curvature that is this many times what was measured before belongs to another function: the
-# step is then wrong by more than ten.
+# A curvature that is this many times what the calibration saw belongs to another function: the
+# step is then wrong by more than ten. Or f has become noisier: then each refresh takes the noise
+# for curvature, and the next step is shorter, so that what is compared is not the last refresh.
 _GROWN_CURVATURE = 300.0
 
-_ARRAYS = ("scale", "curvature", "slope", "arm")
+_ARRAYS = ("scale", "curvature", "slope", "arm", "origin")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -60,6 +61,7 @@ class Tuning:
         slope: (n,) ‖∂f/∂x‖ of a row, per scale; NaN where it was not seen.
         arm: (n,) how far the central difference that saw them reached, in units of the scale; NaN
             likewise.
+        origin: (n,) the curvature that the calibration saw, which no refresh replaces.
         since: how many inputs were differentiated since the last refresh.
         cursor: the input whose curvature is measured next.
         calibrations: how often it was calibrated.
@@ -73,6 +75,7 @@ class Tuning:
     curvature: Array
     slope: Array
     arm: Array
+    origin: Array
     since: int = 0
     cursor: int = 0
     calibrations: int = 1
@@ -108,6 +111,10 @@ class Tuning:
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             best = _BEST * np.sqrt(self.level(size) / self.curvature)
         best = np.where(np.isnan(best), self.blind_step, best)
+        # No farther than f was seen: where it is straight each refresh would allow a longer step,
+        # and the first one across a bend would be wrong without a sign of it.
+        seen = np.where(np.isnan(self.arm), self.noise ** (1 / 3), self.arm)
+        best = np.minimum(best, seen)
         steps: Array = np.clip(best, min(_SHORTEST * precision, LONGEST), LONGEST)
         return steps
 
@@ -148,10 +155,12 @@ class Tuning:
         """Return it with new curvatures and slopes of some inputs."""
         if not len(columns):
             return self
-        old = self.curvature[columns]
+        old = self.origin[columns]
         drifted = np.isfinite(old) & (curvature > _GROWN_CURVATURE * old)
-        curvatures, slopes = self.curvature.copy(), self.slope.copy()
+        curvatures, slopes, origin = self.curvature.copy(), self.slope.copy(), self.origin.copy()
         curvatures[columns], slopes[columns] = curvature, slope
+        # Without a calibration of each input the first refresh stands for it.
+        origin[columns] = np.where(np.isnan(old), curvature, old)
         why = ""
         if drifted.any():
             j = int(np.argmax(drifted))
@@ -159,7 +168,9 @@ class Tuning:
                 f"the curvature by input {int(columns[j])} went from {old[j]:.2g} to "
                 f"{curvature[j]:.2g}"
             )
-        return dataclasses.replace(self, curvature=curvatures, slope=slopes, drifted=why)
+        return dataclasses.replace(
+            self, curvature=curvatures, slope=slopes, origin=origin, drifted=why
+        )
 
     def after(self, previous: Tuning | None, reason: str) -> Tuning:
         """Return it as the calibration that replaces a previous one."""
@@ -199,6 +210,7 @@ def combined(tunings: Sequence[Tuning]) -> Tuning:
         size=float(np.sqrt(np.mean([t.size**2 for t in tunings]))),
         curvature=rms("curvature"),
         slope=rms("slope"),
+        origin=rms("origin"),
         arm=np.median(arms, axis=0),
         drifted=next((t.drifted for t in tunings if t.drifted), ""),
     )

@@ -68,7 +68,9 @@ def noise_only(primal: Primal, draw: Draw, stated: bool) -> Generator[Points, Ar
     noise = yield from measure_noise(primal, draw, stated)
     unknown = np.full(primal.columns, np.nan)
     scale = np.array(primal.column_scale())
-    primal.tuning = Tuning(primal.noise, noise.size, scale, unknown, unknown, unknown)
+    primal.tuning = Tuning(
+        primal.noise, noise.size, scale, unknown, unknown, arm=unknown, origin=unknown
+    )
     return noise
 
 
@@ -267,6 +269,7 @@ class _Passes:
             curvature=curvature,
             slope=np.where(self.good, self.norms / rows, np.nan),
             arm=self.used.copy(),
+            origin=curvature,
         )
 
 
