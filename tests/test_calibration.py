@@ -312,12 +312,27 @@ def test_input_that_has_grown_ten_times():
     assert spent(f, wants(12.0, 1.0, 1.0)) == 1 + 3
 
 
-def test_input_that_has_shrunk_below_its_step():
-    f = differentiable(noisy(lambda x: torch.exp(x / 1000), 1e-3))
+@pytest.mark.parametrize("fn", [torch.log, lambda x: torch.log1p(x.abs())], ids=["half", "whole"])
+def test_input_that_has_shrunk_below_its_step(fn):
+    """Calibrated anew where the function looks different on a smaller scale."""
+    f = differentiable(noisy(fn, 1e-3))
     gradient(f, wants(1000.0))
     assert spent(f, wants(500.0)) == 1 + 1
-    assert spent(f, wants(1.0)) > 1 + 1
+    assert spent(f, wants(2.0)) > 1 + 2
     assert only(f).calibrations == 2
+    assert "input 0 went from a size of 1e+03 to 2" in repr(f.calibration)
+
+
+def test_input_that_passes_zero():
+    """A parameter that is small by chance keeps its step, and costs one evaluation more."""
+    rng = np.random.default_rng(0)
+    f = differentiable(lambda x: x**2 / 2 + 1e-4 * torch.tensor(rng.normal(size=1)))
+    gradient(f, wants(1.0))
+    for x in (0.3, 1e-3, 1e-5, 1e-9, -1e-12, -1e-3, -0.3):
+        assert gradient(f, wants(x)).item() == pytest.approx(x, abs=0.1)
+    assert spent(f, wants(0.3)) == 1 + 1
+    assert spent(f, wants(1e-9)) == 1 + 2
+    assert only(f).calibrations == 1
 
 
 def test_output_that_has_grown_a_hundred_times():

@@ -46,6 +46,9 @@ _GROWN_INPUT, _GROWN_OUTPUT = 10.0, 100.0
 # for curvature, and the next step is shorter, so that what is compared is not the last refresh.
 _GROWN_CURVATURE = 300.0
 
+# A difference of fewer standard deviations of the noise has no two digits: not worth a calibration.
+_HIDDEN = 100.0
+
 _ARRAYS = ("scale", "curvature", "slope", "arm", "origin")
 
 
@@ -136,11 +139,26 @@ class Tuning:
             return self.drifted
         if size > _GROWN_OUTPUT * self.size:
             return f"the output grew from {self.size:.2g} to {size:.2g}"
-        moved = (scale > _GROWN_INPUT * self.scale) | (steps * self.scale > scale)
-        if not moved.any():
-            return ""
-        j = int(np.argmax(moved))
+        moved = (scale > _GROWN_INPUT * self.scale) | self.passed(scale, size, steps)[0]
+        return self.went(int(np.argmax(moved)), scale) if moved.any() else ""
+
+    def went(self, j: int, scale: Array) -> str:
+        """Say what became of the size of an input."""
         return f"input {j} went from a size of {self.scale[j]:.2g} to {scale[j]:.2g}"
+
+    def passed(self, scale: Array, size: float, steps: Array) -> tuple[Array, Array]:
+        """Return which inputs are smaller than their steps, (n,): fit to be calibrated, and not.
+
+        An input on its way through zero is small by chance. By what is known of it, a step as
+        small would show nothing but noise: it keeps the one that it has, and is watched instead.
+        """
+        small = steps * self.scale > scale
+        if not small.any():
+            return small, small
+        arm = LONGEST * scale / self.scale
+        least = _HIDDEN * self.level(size)
+        hidden = (2 * arm * self.slope < least) & (arm**2 * self.curvature < least)
+        return small & ~hidden, small & hidden
 
     def due(self) -> tuple[Array, Tuning]:
         """Return the inputs whose curvature this gradient measures anew, and the next tuning."""
