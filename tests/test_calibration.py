@@ -891,3 +891,19 @@ def test_error_of_inputs_that_is_not_known():
     assert f.last.relative_error is None
     error = (gradient(f, x) - torch.cos(x)).norm() / torch.cos(x).norm()
     assert 0.2 * error < f.last.relative_error < 5 * error
+
+
+@pytest.mark.parametrize(
+    ("fn", "x", "exact", "bound"),
+    [
+        (lambda x: torch.sin(50 * x), np.pi, 50.0, 1e-5),
+        (lambda x: torch.sin(x - 1), 1.0, 1.0, 1e-9),
+        (lambda x: torch.sin(x), np.pi, -1.0, 1e-9),
+        (lambda x: 1e8 * torch.sin(x), 3.1415926, -1e8, 1e-9),
+    ],
+)
+def test_where_the_output_is_zero_by_chance(fn, x, exact, bound):
+    """Noise relative to such an output would be large, and the arms too long."""
+    f = differentiable(fn)
+    for _ in range(2):
+        assert gradient(f, wants(x)).item() == pytest.approx(exact, rel=bound)
