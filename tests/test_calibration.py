@@ -907,3 +907,24 @@ def test_where_the_output_is_zero_by_chance(fn, x, exact, bound):
     f = differentiable(fn)
     for _ in range(2):
         assert gradient(f, wants(x)).item() == pytest.approx(exact, rel=bound)
+
+
+@pytest.mark.parametrize(
+    ("fn", "x"),
+    [
+        (lambda x: 1 / x, (1e-6, 1.0)),
+        (torch.log, (1e-6, 1.0)),
+        (lambda x: x**10, (0.1, 1.0, 3.0)),
+        (lambda x: torch.exp(-((x - 1) ** 2) / 2e-8), (1.00005,)),
+        (lambda x: x**3 + x, (0.0, 0.0)),
+        (lambda x: torch.exp(30 * x), (1.0, 0.5)),
+        (torch.sin, (1.0, 2.0)),
+    ],
+)
+def test_error_of_the_first_gradient(fn, x):
+    """Central differences do not see their truncation, a third derivative."""
+    f = differentiable(fn)
+    there = wants(*x)
+    (exact,) = torch.autograd.grad(fn(there).sum(), there)
+    error = (gradient(f, there) - exact).norm() / exact.norm()
+    assert error / 8 < f.last.relative_error < 100 * error

@@ -209,6 +209,27 @@ class Tuning:
         )
 
 
+def truncation(arm: Array, slope: Array, curvature: Array, size: float) -> Array:
+    """Estimate the truncation of central differences, arm² |f‴| / 6, in units of the output.
+
+    The third derivative is not seen. It is at least that of a function which changes by itself
+    over its scale: like slope and curvature. On a shorter length of its own it grows as from the
+    value to the curvature, √(curvature / size), or from the slope to the curvature, whichever is
+    less: near a minimum the slope is small by chance, near a root the value.
+
+    Args:
+        arm: (n,) in units of the scale.
+        slope: (n,) per scale.
+        curvature: (n,) per scale², NaN where it was not seen.
+        size: of the output.
+    """
+    seen = np.nan_to_num(curvature)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        faster = np.fmin(seen / slope, np.sqrt(seen / size))
+    third: Array = np.maximum(slope, seen * np.maximum(1.0, np.nan_to_num(faster, posinf=1.0)))
+    return np.asarray(arm**2 * third / 6)
+
+
 def combined(tunings: Sequence[Tuning]) -> Tuning:
     """Return one tuning for the samples of a vmap: rows of one calibration."""
     if len(tunings) == 1:

@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._calibration import LONGEST, Tuning
+from suture._calibration import LONGEST, Tuning, truncation
 from suture._methods._arms import curvature_of, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
@@ -200,12 +200,10 @@ class _Passes:
         chosen, arms = block[fine], self.arms[block]
         self.kept[chosen], self.used[chosen], self.good[chosen] = kept[fine], arms[fine], True
         norms, seen = norms_of(slopes, units), _norm_of_known(curvatures)
-        # The third derivative is not seen; that of a function which changes by itself over its
-        # scale is like its curvature.
-        truncation = np.nan_to_num(seen) * arms**2 / 6
-        error = np.hypot(self.level / (np.sqrt(2) * arms), truncation)
-        for whole, part in ((self.norms, norms), (self.curvature, seen), (self.error, error)):
-            whole[chosen] = part[fine]
+        whole = self.noise.size * float(np.sqrt(len(self.primal.rows)))
+        error = np.hypot(self.level / (np.sqrt(2) * arms), truncation(arms, norms, seen, whole))
+        for every, part in ((self.norms, norms), (self.curvature, seen), (self.error, error)):
+            every[chosen] = part[fine]
 
     def _judge(self, block: Array, asked: Array) -> Array:
         """Choose the next arms of columns that are asked about; return those that need one."""

@@ -91,8 +91,8 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
     if np.isfinite(relative):
         # Where f(x) is near zero by chance, its size is that by which it changes over the scale:
         # noise relative to that, and the size that leaves the noise what it is.
-        stated, relative = primal.noise, min(1.0, max(primal.noise, relative))
-        primal.noise = max(stated, relative * min(1.0, size / slope)) if slope else relative
+        least, relative = primal.noise, min(1.0, max(primal.noise, relative))
+        primal.noise = max(least, relative * min(1.0, size / slope)) if slope else relative
         size *= relative / primal.noise
     # Where f fails too near to x for a table, nothing says that it is not as smooth as others.
     return Noise(size, any(changes) or not changes, bool(spacings))
@@ -106,7 +106,7 @@ def _slope(table: Array, noise: Array, spacing: float) -> float:
     change = np.abs(table[-1] - table[0])
     seen = np.where(change > _HIDDEN * noise, change, 0.0)  # not where either is NaN
     length = spacing * (len(table) - 1)
-    return float(np.linalg.norm(seen)) / np.sqrt(max(1, len(seen))) / length
+    return float(np.linalg.norm(seen) / np.sqrt(max(1, len(seen)))) / length
 
 
 def _hidden_change(table: Array, found: Array, longer: float, verdict: Array) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._calibration import LONGEST, Tuning
+from suture._calibration import LONGEST, Tuning, truncation
 from suture._methods._arms import curvature_of, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
@@ -84,9 +84,9 @@ class Steady:
         """Give central columns the error that they will have."""
         tuning, chosen = self.tuning, self.central
         arms = tuning.arm[chosen]
-        truncation = tuning.curvature[chosen] * arms**2 / 6
-        noise = tuning.level(self.primal.output_size()) / (np.sqrt(2) * arms)
-        self.error[chosen] = np.hypot(noise, truncation)
+        size = self.primal.output_size()
+        left = truncation(arms, tuning.slope[chosen], tuning.curvature[chosen], size)
+        self.error[chosen] = np.hypot(tuning.level(size) / (np.sqrt(2) * arms), left)
 
     def run(self) -> Estimate:
         """Difference all columns: some with two nodes, most with one."""
