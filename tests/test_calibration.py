@@ -928,3 +928,13 @@ def test_error_of_the_first_gradient(fn, x):
     (exact,) = torch.autograd.grad(fn(there).sum(), there)
     error = (gradient(f, there) - exact).norm() / exact.norm()
     assert error / 8 < f.last.relative_error < 100 * error
+
+
+@pytest.mark.parametrize("fn", [lambda x: x + x**2, lambda x: x**2], ids=["root", "minimum"])
+def test_stated_noise_where_the_output_is_zero(fn):
+    """Relative to nothing it would be nothing, and the steps lost between the digits."""
+    f = differentiable(printed(fn), method=FiniteDifference(noise=1e-6))
+    (exact,) = torch.autograd.grad(fn(x := wants(0.0, 0.0)).sum(), x)
+    for _ in range(3):
+        assert (gradient(f, x) - exact).abs().max() < 1e-2
+    assert (only(f).steps(0.0, EPSILON) > 1e-4).all()

@@ -200,6 +200,10 @@ class _Passes:
         chosen, arms = block[fine], self.arms[block]
         self.kept[chosen], self.used[chosen], self.good[chosen] = kept[fine], arms[fine], True
         norms, seen = norms_of(slopes, units), _norm_of_known(curvatures)
+        if not self.noise.size:
+            # f(x) is zero: its size is that by which it changes over the scale.
+            size = float(np.hypot(norms[fine], np.nan_to_num(seen[fine])).max(initial=0.0))
+            self.noise = self.noise._replace(size=size / float(np.sqrt(len(self.primal.rows))))
         whole = self.noise.size * float(np.sqrt(len(self.primal.rows)))
         error = np.hypot(self.level / (np.sqrt(2) * arms), truncation(arms, norms, seen, whole))
         for every, part in ((self.norms, norms), (self.curvature, seen), (self.error, error)):
@@ -264,6 +268,7 @@ class _Passes:
         return dataclasses.replace(
             blank,
             noise=self.primal.noise,
+            size=self.noise.size,
             curvature=curvature,
             slope=np.where(self.good, self.norms / rows, np.nan),
             arm=self.used.copy(),
