@@ -160,7 +160,7 @@ def test_noise_does_not_see_the_cotangent():
 
 
 def tuned(noise=1e-8, size=2.0, scale=(1.0,), curvature=(0.5,), slope=(1.0,), arm=(1e-3,)):
-    arrays = (np.array(a, dtype=float) for a in (scale, curvature, slope, arm))
+    arrays = (np.array(a, dtype=float) for a in (scale, curvature, slope, arm, curvature))
     return Tuning(noise, size, *arrays)
 
 
@@ -181,10 +181,16 @@ def test_step_where_both_errors_are_least():
 
 
 def test_step_is_bounded_by_scale_and_precision():
-    flat, steep = tuned(curvature=(1e-30,)), tuned(curvature=(1e30,))
+    flat, steep = tuned(curvature=(1e-30,), arm=(1.0,)), tuned(curvature=(1e30,))
     assert flat.steps(2.0, EPSILON).tolist() == [LONGEST]
     assert steep.steps(2.0, EPSILON).tolist() == [64 * EPSILON]
     assert steep.steps(2.0, 0.1).tolist() == [LONGEST]  # no precision takes it farther
+
+
+def test_step_is_no_longer_than_what_was_seen():
+    assert tuned(curvature=(1e-30,)).steps(2.0, EPSILON).tolist() == [1e-3]
+    lazy = tuned(curvature=(1e-30,), arm=(np.nan,))
+    assert lazy.steps(2.0, EPSILON) == pytest.approx([1e-8 ** (1 / 3)])
 
 
 def test_step_without_a_curvature():
@@ -306,12 +312,27 @@ def test_input_that_has_grown_ten_times():
     assert spent(f, wants(12.0, 1.0, 1.0)) == 1 + 3
 
 
-def test_input_that_has_shrunk_below_its_step():
-    f = differentiable(noisy(lambda x: torch.exp(x / 1000), 1e-3))
+@pytest.mark.parametrize("fn", [torch.log, lambda x: torch.log1p(x.abs())], ids=["half", "whole"])
+def test_input_that_has_shrunk_below_its_step(fn):
+    """Calibrated anew where the function looks different on a smaller scale."""
+    f = differentiable(noisy(fn, 1e-3))
     gradient(f, wants(1000.0))
     assert spent(f, wants(500.0)) == 1 + 1
-    assert spent(f, wants(1.0)) > 1 + 1
+    assert spent(f, wants(2.0)) > 1 + 2
     assert only(f).calibrations == 2
+    assert "input 0 went from a size of 1e+03 to 2" in repr(f.calibration)
+
+
+def test_input_that_passes_zero():
+    """A parameter that is small by chance keeps its step, and costs one evaluation more."""
+    rng = np.random.default_rng(0)
+    f = differentiable(lambda x: x**2 / 2 + 1e-4 * torch.tensor(rng.normal(size=1)))
+    gradient(f, wants(1.0))
+    for x in (0.3, 1e-3, 1e-5, 1e-9, -1e-12, -1e-3, -0.3):
+        assert gradient(f, wants(x)).item() == pytest.approx(x, abs=0.1)
+    assert spent(f, wants(0.3)) == 1 + 1
+    assert spent(f, wants(1e-9)) == 1 + 2
+    assert only(f).calibrations == 1
 
 
 def test_output_that_has_grown_a_hundred_times():
@@ -825,3 +846,95 @@ def test_calibration_reads_only_what_it_wrote():
     assert Calibration.decoded(b"") == Calibration()
     f = calibrated()
     assert Calibration.decoded(f.calibration.encoded()) == f.calibration
+
+
+def test_steps_do_not_grow_along_a_straight_line():
+    """A long way down a line, and then the bend: no step may reach across it."""
+    f = differentiable(lambda x: torch.where(x > 61, x - 60.5, (x - 60) ** 2 / 2))
+    gradient(f, wants(80.0))
+    for k in range(1500):
+        gradient(f, wants(80.0 - k / 100))
+    assert only(f).calibrations == 1
+    assert gradient(f, wants(60.5)).item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_steps_do_not_shrink_where_the_noise_has_grown():
+    """A refresh takes the noise for curvature, again and again, until f is calibrated anew."""
+    rng = np.random.default_rng(0)
+    noise = [1e-9]
+    f = differentiable(lambda x: torch.sin(x) + noise[0] * torch.tensor(rng.normal(size=3)))
+    gradient(f, wants(1.0, 2.0, 0.5))
+    noise[0] = 1e-6
+    most = 0.0
+    for _ in range(600):
+        x = wants(1.0, 2.0, 0.5)
+        most = max(most, (gradient(f, x) - torch.cos(x.detach())).norm().item())
+    assert only(f).calibrations == 2
+    assert most < 5
+    assert gradient(f, x).tolist() == pytest.approx(torch.cos(x.detach()).tolist(), abs=2e-2)
+
+
+def test_first_refresh_of_the_lazy_form_is_what_later_ones_are_compared_with():
+    tuning = tuned(curvature=(np.nan,), arm=(np.nan,))
+    for factor in (1.0, 100.0, 200.0):
+        tuning = tuning.refreshed(np.array([0]), np.array([factor]), np.array([1.0]))
+        assert tuning.drifted == ""
+    tuning = tuning.refreshed(np.array([0]), np.array([400.0]), np.array([1.0]))
+    assert "curvature by input 0" in tuning.drifted
+
+
+def test_error_of_inputs_that_is_not_known():
+    """Not zero: none of all inputs, or that of those which are known."""
+    f = differentiable(single(lambda x: torch.sin(x).sum(0, keepdim=True)))
+    x = torch.linspace(0.5, 1, 1500, dtype=torch.float64).requires_grad_()
+    gradient(f, x)
+    assert f.last.relative_error is None
+    error = (gradient(f, x) - torch.cos(x)).norm() / torch.cos(x).norm()
+    assert 0.2 * error < f.last.relative_error < 5 * error
+
+
+@pytest.mark.parametrize(
+    ("fn", "x", "exact", "bound"),
+    [
+        (lambda x: torch.sin(50 * x), np.pi, 50.0, 1e-5),
+        (lambda x: torch.sin(x - 1), 1.0, 1.0, 1e-9),
+        (lambda x: torch.sin(x), np.pi, -1.0, 1e-9),
+        (lambda x: 1e8 * torch.sin(x), 3.1415926, -1e8, 1e-9),
+    ],
+)
+def test_where_the_output_is_zero_by_chance(fn, x, exact, bound):
+    """Noise relative to such an output would be large, and the arms too long."""
+    f = differentiable(fn)
+    for _ in range(2):
+        assert gradient(f, wants(x)).item() == pytest.approx(exact, rel=bound)
+
+
+@pytest.mark.parametrize(
+    ("fn", "x"),
+    [
+        (lambda x: 1 / x, (1e-6, 1.0)),
+        (torch.log, (1e-6, 1.0)),
+        (lambda x: x**10, (0.1, 1.0, 3.0)),
+        (lambda x: torch.exp(-((x - 1) ** 2) / 2e-8), (1.00005,)),
+        (lambda x: x**3 + x, (0.0, 0.0)),
+        (lambda x: torch.exp(30 * x), (1.0, 0.5)),
+        (torch.sin, (1.0, 2.0)),
+    ],
+)
+def test_error_of_the_first_gradient(fn, x):
+    """Central differences do not see their truncation, a third derivative."""
+    f = differentiable(fn)
+    there = wants(*x)
+    (exact,) = torch.autograd.grad(fn(there).sum(), there)
+    error = (gradient(f, there) - exact).norm() / exact.norm()
+    assert error / 8 < f.last.relative_error < 100 * error
+
+
+@pytest.mark.parametrize("fn", [lambda x: x + x**2, lambda x: x**2], ids=["root", "minimum"])
+def test_stated_noise_where_the_output_is_zero(fn):
+    """Relative to nothing it would be nothing, and the steps lost between the digits."""
+    f = differentiable(printed(fn), method=FiniteDifference(noise=1e-6))
+    (exact,) = torch.autograd.grad(fn(x := wants(0.0, 0.0)).sum(), x)
+    for _ in range(3):
+        assert (gradient(f, x) - exact).abs().max() < 1e-2
+    assert (only(f).steps(0.0, EPSILON) > 1e-4).all()

@@ -41,11 +41,15 @@ _REFRESH = 100
 # it is a hundred times as large: the geometric mean below is then wrong by ten, the step by three.
 _GROWN_INPUT, _GROWN_OUTPUT = 10.0, 100.0
 
-# A curvature that is this many times what was measured before belongs to another function: the
-# step is then wrong by more than ten.
+# A curvature that is this many times what the calibration saw belongs to another function: the
+# step is then wrong by more than ten. Or f has become noisier: then each refresh takes the noise
+# for curvature, and the next step is shorter, so that what is compared is not the last refresh.
 _GROWN_CURVATURE = 300.0
 
-_ARRAYS = ("scale", "curvature", "slope", "arm")
+# A difference of fewer standard deviations of the noise has no two digits: not worth a calibration.
+_HIDDEN = 100.0
+
+_ARRAYS = ("scale", "curvature", "slope", "arm", "origin")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -60,6 +64,7 @@ class Tuning:
         slope: (n,) ‖∂f/∂x‖ of a row, per scale; NaN where it was not seen.
         arm: (n,) how far the central difference that saw them reached, in units of the scale; NaN
             likewise.
+        origin: (n,) the curvature that the calibration saw, which no refresh replaces.
         since: how many inputs were differentiated since the last refresh.
         cursor: the input whose curvature is measured next.
         calibrations: how often it was calibrated.
@@ -73,6 +78,7 @@ class Tuning:
     curvature: Array
     slope: Array
     arm: Array
+    origin: Array
     since: int = 0
     cursor: int = 0
     calibrations: int = 1
@@ -108,6 +114,10 @@ class Tuning:
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             best = _BEST * np.sqrt(self.level(size) / self.curvature)
         best = np.where(np.isnan(best), self.blind_step, best)
+        # No farther than f was seen: where it is straight each refresh would allow a longer step,
+        # and the first one across a bend would be wrong without a sign of it.
+        seen = np.where(np.isnan(self.arm), self.noise ** (1 / 3), self.arm)
+        best = np.minimum(best, seen)
         steps: Array = np.clip(best, min(_SHORTEST * precision, LONGEST), LONGEST)
         return steps
 
@@ -129,11 +139,26 @@ class Tuning:
             return self.drifted
         if size > _GROWN_OUTPUT * self.size:
             return f"the output grew from {self.size:.2g} to {size:.2g}"
-        moved = (scale > _GROWN_INPUT * self.scale) | (steps * self.scale > scale)
-        if not moved.any():
-            return ""
-        j = int(np.argmax(moved))
+        moved = (scale > _GROWN_INPUT * self.scale) | self.passed(scale, size, steps)[0]
+        return self.went(int(np.argmax(moved)), scale) if moved.any() else ""
+
+    def went(self, j: int, scale: Array) -> str:
+        """Say what became of the size of an input."""
         return f"input {j} went from a size of {self.scale[j]:.2g} to {scale[j]:.2g}"
+
+    def passed(self, scale: Array, size: float, steps: Array) -> tuple[Array, Array]:
+        """Return which inputs are smaller than their steps, (n,): fit to be calibrated, and not.
+
+        An input on its way through zero is small by chance. By what is known of it, a step as
+        small would show nothing but noise: it keeps the one that it has, and is watched instead.
+        """
+        small = steps * self.scale > scale
+        if not small.any():
+            return small, small
+        arm = LONGEST * scale / self.scale
+        least = _HIDDEN * self.level(size)
+        hidden = (2 * arm * self.slope < least) & (arm**2 * self.curvature < least)
+        return small & ~hidden, small & hidden
 
     def due(self) -> tuple[Array, Tuning]:
         """Return the inputs whose curvature this gradient measures anew, and the next tuning."""
@@ -148,10 +173,12 @@ class Tuning:
         """Return it with new curvatures and slopes of some inputs."""
         if not len(columns):
             return self
-        old = self.curvature[columns]
+        old = self.origin[columns]
         drifted = np.isfinite(old) & (curvature > _GROWN_CURVATURE * old)
-        curvatures, slopes = self.curvature.copy(), self.slope.copy()
+        curvatures, slopes, origin = self.curvature.copy(), self.slope.copy(), self.origin.copy()
         curvatures[columns], slopes[columns] = curvature, slope
+        # Without a calibration of each input the first refresh stands for it.
+        origin[columns] = np.where(np.isnan(old), curvature, old)
         why = ""
         if drifted.any():
             j = int(np.argmax(drifted))
@@ -159,7 +186,9 @@ class Tuning:
                 f"the curvature by input {int(columns[j])} went from {old[j]:.2g} to "
                 f"{curvature[j]:.2g}"
             )
-        return dataclasses.replace(self, curvature=curvatures, slope=slopes, drifted=why)
+        return dataclasses.replace(
+            self, curvature=curvatures, slope=slopes, origin=origin, drifted=why
+        )
 
     def after(self, previous: Tuning | None, reason: str) -> Tuning:
         """Return it as the calibration that replaces a previous one."""
@@ -178,6 +207,27 @@ class Tuning:
             f"noise {self.noise:.1e} of the output, {seen}, steps {spread}"
             f"{again if self.calibrations > 1 else ''}"
         )
+
+
+def truncation(arm: Array, slope: Array, curvature: Array, size: float) -> Array:
+    """Estimate the truncation of central differences, arm² |f‴| / 6, in units of the output.
+
+    The third derivative is not seen. It is at least that of a function which changes by itself
+    over its scale: like slope and curvature. On a shorter length of its own it grows as from the
+    value to the curvature, √(curvature / size), or from the slope to the curvature, whichever is
+    less: near a minimum the slope is small by chance, near a root the value.
+
+    Args:
+        arm: (n,) in units of the scale.
+        slope: (n,) per scale.
+        curvature: (n,) per scale², NaN where it was not seen.
+        size: of the output.
+    """
+    seen = np.nan_to_num(curvature)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        faster = np.fmin(seen / slope, np.sqrt(seen / size))
+    third: Array = np.maximum(slope, seen * np.maximum(1.0, np.nan_to_num(faster, posinf=1.0)))
+    return np.asarray(arm**2 * third / 6)
 
 
 def combined(tunings: Sequence[Tuning]) -> Tuning:
@@ -199,6 +249,7 @@ def combined(tunings: Sequence[Tuning]) -> Tuning:
         size=float(np.sqrt(np.mean([t.size**2 for t in tunings]))),
         curvature=rms("curvature"),
         slope=rms("slope"),
+        origin=rms("origin"),
         arm=np.median(arms, axis=0),
         drifted=next((t.drifted for t in tunings if t.drifted), ""),
     )

@@ -44,20 +44,23 @@ class LastGradient:
         """The estimated relative error of the gradient, None where the method has no estimate.
 
         That of the Jacobian, each input in units of its scale: ‖error∘scale‖ / ‖slope∘scale‖. It
-        does not depend on the loss. For random directions it is what their number leaves.
+        does not depend on the loss. For random directions it is what their number leaves. Inputs
+        whose error is not known are like the others; None if nothing is known of any.
         """
         total, size, sampling = 0.0, 0.0, 0.0
+        silent = False
         for error, norms, part in self._found:
             sampling = max(sampling, part)
             if part and error is None:
                 continue
             if error is None or norms is None:
                 return None
-            known = np.isfinite(error)
-            total += float(np.sum(np.where(known, error, 0.0) ** 2))
-            size += float(np.sum(norms**2))
+            known = np.isfinite(error) & np.isfinite(norms)
+            total += float(np.sum(error[known] ** 2))
+            size += float(np.sum(norms[known] ** 2))
+            silent = silent or bool(np.any(norms[~known]))
         if not size:
-            return sampling or (0.0 if self._found and not total else None)
+            return sampling or (0.0 if self._found and not total and not silent else None)
         return float(np.hypot(np.sqrt(total / size), sampling))
 
 

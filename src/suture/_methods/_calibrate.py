@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._calibration import LONGEST, Tuning
+from suture._calibration import LONGEST, Tuning, truncation
 from suture._methods._arms import curvature_of, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
@@ -68,7 +68,9 @@ def noise_only(primal: Primal, draw: Draw, stated: bool) -> Generator[Points, Ar
     noise = yield from measure_noise(primal, draw, stated)
     unknown = np.full(primal.columns, np.nan)
     scale = np.array(primal.column_scale())
-    primal.tuning = Tuning(primal.noise, noise.size, scale, unknown, unknown, unknown)
+    primal.tuning = Tuning(
+        primal.noise, noise.size, scale, unknown, unknown, arm=unknown, origin=unknown
+    )
     return noise
 
 
@@ -198,12 +200,14 @@ class _Passes:
         chosen, arms = block[fine], self.arms[block]
         self.kept[chosen], self.used[chosen], self.good[chosen] = kept[fine], arms[fine], True
         norms, seen = norms_of(slopes, units), _norm_of_known(curvatures)
-        # The third derivative is not seen; that of a function which changes by itself over its
-        # scale is like its curvature.
-        truncation = np.nan_to_num(seen) * arms**2 / 6
-        error = np.hypot(self.level / (np.sqrt(2) * arms), truncation)
-        for whole, part in ((self.norms, norms), (self.curvature, seen), (self.error, error)):
-            whole[chosen] = part[fine]
+        if not self.noise.size:
+            # f(x) is zero: its size is that by which it changes over the scale.
+            size = float(np.hypot(norms[fine], np.nan_to_num(seen[fine])).max(initial=0.0))
+            self.noise = self.noise._replace(size=size / float(np.sqrt(len(self.primal.rows))))
+        whole = self.noise.size * float(np.sqrt(len(self.primal.rows)))
+        error = np.hypot(self.level / (np.sqrt(2) * arms), truncation(arms, norms, seen, whole))
+        for every, part in ((self.norms, norms), (self.curvature, seen), (self.error, error)):
+            every[chosen] = part[fine]
 
     def _judge(self, block: Array, asked: Array) -> Array:
         """Choose the next arms of columns that are asked about; return those that need one."""
@@ -264,9 +268,11 @@ class _Passes:
         return dataclasses.replace(
             blank,
             noise=self.primal.noise,
+            size=self.noise.size,
             curvature=curvature,
             slope=np.where(self.good, self.norms / rows, np.nan),
             arm=self.used.copy(),
+            origin=curvature,
         )
 
 

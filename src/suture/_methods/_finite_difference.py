@@ -169,7 +169,10 @@ class FiniteDifference(AbstractMethod):
             steady = Steady(primal, tuning, keep, draw, self.rtol)
             reason = tuning.drift(primal.column_scale(), primal.output_size(), steady.steps)
             if not reason and not random:
-                return (yield from steady.run())
+                found = yield from steady.run()
+                if not steady.lost:
+                    return found
+                reason = steady.lost
         remarks = Remarks()
         if tuning is None or reason or not lazy:
             # A jvp before may have measured the noise already.

@@ -60,6 +60,7 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
     spacings = [s for s in _SPACINGS if s > _UNITS * primal.noise]
     changes: list[bool] = []
     shorter: tuple[float, Array] | None = None
+    slope = 0.0
     for spacing in spacings:
         values = yield grid.points(spacing)
         table = grid.table(values, primal.value)
@@ -74,6 +75,7 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
             verdict = np.where(change > 0, FINE, verdict)
         shorter = spacing, verdict
         noise = np.where(np.isnan(noise) & (verdict == FINE), found, noise)
+        slope = max(slope, _slope(table, np.where(verdict == FINE, found, np.nan), spacing))
         changes.append(bool(np.any(np.diff(table[:, told], axis=0))))
         fine = np.mean(verdict[told] == FINE) if told.any() else 1.0
         if fine >= 0.5:
@@ -85,11 +87,26 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
             coarse = np.isnan(noise) & (verdict == SHORT)
             noise = np.where(coarse, quantum_of(table), noise)
     relative = relative_noise(noise, sizes)
+    size = max(size, float(np.linalg.norm(sizes)) / np.sqrt(max(1, len(sizes))))
     if np.isfinite(relative):
-        primal.noise = min(1.0, max(primal.noise, relative))
-    beside = float(np.linalg.norm(sizes)) / np.sqrt(max(1, len(sizes)))
+        # Where f(x) is near zero by chance, its size is that by which it changes over the scale:
+        # noise relative to that, and the size that leaves the noise what it is.
+        least, relative = primal.noise, min(1.0, max(primal.noise, relative))
+        primal.noise = max(least, relative * min(1.0, size / slope)) if slope else relative
+        size *= relative / primal.noise
     # Where f fails too near to x for a table, nothing says that it is not as smooth as others.
-    return Noise(max(size, beside), any(changes) or not changes, bool(spacings))
+    return Noise(size, any(changes) or not changes, bool(spacings))
+
+
+def _slope(table: Array, noise: Array, spacing: float) -> float:
+    """Return how fast f changes along a table (q, R, O), per scale; 0 where noise (R, O) hides it.
+
+    The root mean square over the rows of its norm over the outputs.
+    """
+    change = np.abs(table[-1] - table[0])
+    seen = np.where(change > _HIDDEN * noise, change, 0.0)  # not where either is NaN
+    length = spacing * (len(table) - 1)
+    return float(np.linalg.norm(seen) / np.sqrt(max(1, len(seen)))) / length
 
 
 def _hidden_change(table: Array, found: Array, longer: float, verdict: Array) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._calibration import LONGEST, Tuning
+from suture._calibration import LONGEST, Tuning, truncation
 from suture._methods._arms import curvature_of, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
@@ -29,9 +29,17 @@ _ROUNDING = 1e-12
 # the best one, its noise is then 1/7 of it.
 _SECOND_ARM = 6.0
 
+# An input smaller than its step has kept its step rightly if the function still bends as it did
+# where the step was chosen, by this factor: the step is then wrong by three.
+_BENT = 10.0
+
 
 class Steady:
-    """One gradient with a tuning."""
+    """One gradient with a tuning.
+
+    Attributes:
+        lost: why what it returns is not to be used, empty if it is.
+    """
 
     def __init__(
         self, primal: Primal, tuning: Tuning, keep: Contract, draw: Draw, rtol: float | None
@@ -47,6 +55,11 @@ class Steady:
             self._sign(draw)
         self.error = tuning.errors(self.steps, primal.output_size())
         self.refreshed, self.next = tuning.due()
+        scale, size = primal.column_scale(), primal.output_size()
+        self.watched = tuning.passed(scale, size, self.steps)[1]
+        if self.watched.any():
+            self.refreshed = np.union1d(self.refreshed, np.flatnonzero(self.watched))
+        self.lost = ""
         self.central = np.zeros(n, dtype=bool)
         if rtol is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -71,9 +84,9 @@ class Steady:
         """Give central columns the error that they will have."""
         tuning, chosen = self.tuning, self.central
         arms = tuning.arm[chosen]
-        truncation = tuning.curvature[chosen] * arms**2 / 6
-        noise = tuning.level(self.primal.output_size()) / (np.sqrt(2) * arms)
-        self.error[chosen] = np.hypot(noise, truncation)
+        size = self.primal.output_size()
+        left = truncation(arms, tuning.slope[chosen], tuning.curvature[chosen], size)
+        self.error[chosen] = np.hypot(tuning.level(size) / (np.sqrt(2) * arms), left)
 
     def run(self) -> Estimate:
         """Difference all columns: some with two nodes, most with one."""
@@ -184,6 +197,10 @@ class Steady:
         level = self.tuning.level(primal.output_size())
         least = 2 * np.sqrt(2) * level / ((1 + _SECOND_ARM) * self.steps[block] ** 2)
         self.curvature[block] = np.maximum(self.curvature[block], least)
+        bent = half.any(axis=1) | (self.curvature[block] > _BENT * self.tuning.origin[block])
+        bent &= self.watched[block]
+        if bent.any():
+            self.lost = self.tuning.went(int(block[np.argmax(bent)]), primal.column_scale())
 
     def _two_moves(self, block: Array) -> Array:
         """Return the step and an arm on the other side, or the arms of a central difference."""
