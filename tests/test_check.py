@@ -151,6 +151,8 @@ def test_noise_is_measured(size):
 def test_a_function_that_is_all_noise_is_a_problem():
     report = look(with_noise(10.0), X)
     assert "the noise drowns every slope" in report.problems[0]
+    rough = look(lambda x: torch.sin(1e9 * x), X)
+    assert rough.problems[0] == "the noise drowns every slope: smooth the function"
 
 
 def test_a_function_that_remembers_is_told_from_noise():
@@ -273,6 +275,21 @@ def test_the_pattern_is_seen_and_colored(f, filled, colors):
     report = look(f, torch.linspace(0.5, 2, 12))
     assert int(report.pattern.sum()) == filled
     assert report.colors == colors
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("repeats", [False, True])
+def test_noise_is_no_entry_of_the_pattern(seed, repeats):
+    generator = torch.Generator().manual_seed(seed)
+
+    def f(x):
+        if repeats:  # a number that depends on every input, and on nothing smoothly
+            return x**2 + 1e-3 * torch.sin(1e12 * x.sum() + seed)
+        return x**2 + 1e-3 * torch.randn(len(x), generator=generator, dtype=torch.float64)
+
+    report = look(f, torch.linspace(0.5, 2, 12))
+    assert np.array_equal(report.pattern, np.eye(12, dtype=bool))
+    assert report.colors == 1
 
 
 def test_inputs_are_colored_in_a_good_order():

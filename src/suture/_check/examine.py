@@ -131,7 +131,7 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
         together=together(place, basics),
     )
     if len(columns) == place.n and len(place.chosen) == place.m:
-        pattern = basics.moved.T
+        pattern = basics.entries.T
         report = dataclasses.replace(report, pattern=pattern, colors=colors_of(pattern))
     problems = verdict.problems(report, f, case, complaint, failed)
     notes = verdict.notes(report, place, case, left)

@@ -78,15 +78,25 @@ def problems(
             f"`{name}` is not differentiable here: single inputs change nothing, but several "
             "together do"
         )
-    if not report.deterministic and not report.curves and not case.is_flat:
-        found.append(
-            "the noise drowns every slope: average the function over several calls, or smooth it"
-        )
+    if not report.curves and not case.is_flat:
+        found += _drowned(report)
     if not case.sides:
         found.append(f"`{name}` fails on both sides of x: move x inside, with `torch.clamp`")
     found += _step(report, f, case, failed) if not bad else []
     found += _claims(report, f)
     return tuple(found)
+
+
+def _drowned(report: Report) -> list[str]:
+    """Say what helps where no input has a slope, if that is because of noise."""
+    kinds = {entry.kind for entry in report.precision}
+    if not report.deterministic:
+        fix = "average the function over several calls, or smooth it"
+    elif "noisy" in kinds:
+        fix = "smooth the function"
+    else:
+        return []
+    return [f"the noise drowns every slope: {fix}"]
 
 
 def _is_differentiable(report: Report) -> bool:
