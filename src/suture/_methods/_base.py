@@ -92,11 +92,9 @@ class Primal:
 
     def column_scale(self) -> Array:
         """Return the typical size of each column, (n,)."""
-        return (
-            column_scale(self.scale_rows, self.scale_shared)
-            if self.typical is None
-            else (self.typical)
-        )
+        if self.typical is not None:
+            return self.typical
+        return column_scale(self.scale_rows, self.scale_shared)
 
     def output_size(self) -> float:
         """Return ‖f(x)‖ of a row."""
