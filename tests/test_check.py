@@ -359,6 +359,32 @@ def test_what_is_recommended_is_what_runs():
             torch.testing.assert_close(x.grad.double(), exact, rtol=2e-2, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        FiniteDifference(),
+        FiniteDifference(rtol=1e-9),
+        FiniteDifference(stencils.CENTRAL),
+        FiniteDifference(stencils.central(4), noise=1e-9),
+        FiniteDifference(step=1e-4),
+    ],
+)
+def test_the_step_that_is_marked_is_the_one_that_is_taken(method):
+    seen = []
+
+    def f(x):
+        seen.append(x)
+        return smooth(x)
+
+    trial = look(differentiable(f, method=method), X).advice.trial
+    g, x = differentiable(f, method=method), X.clone().requires_grad_()
+    for _ in range(2):  # the first one may calibrate
+        seen.clear()
+        g(x).sum().backward()
+    farthest = (torch.stack(seen) - X.double()).abs().max(dim=0).values
+    assert trial.steps == pytest.approx(farthest.tolist(), rel=1e-6)
+
+
 def test_a_slope_that_begins_farther_away_is_none():
     report = look(torch.relu, torch.tensor([-0.05, 1.0]))
     assert [curve.column for curve in report.curves] == [1]
@@ -593,7 +619,13 @@ def test_lines_fit_into_80_columns():
 def test_the_figure_is_drawn(tmp_path, monkeypatch):
     figure = look(tridiagonal, torch.linspace(0.5, 2, 12)).plot()
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"measured error", "noise floor, ∝ 1/h", "truncation, ∝ h²", "best step"} <= labels
+    assert labels == {
+        "measured error",
+        "noise floor, ∝ 1/h",
+        "truncation, ∝ h²",
+        "best step",
+        "step of the recommended call",
+    }
     assert len([axes for axes in figure.axes if axes.lines]) == 5
     figure.savefig(tmp_path / "check.png")
     look(lambda x: torch.ones(1), torch.tensor(1.0)).plot()

@@ -11,8 +11,8 @@ import torch
 
 from suture import _tree
 from suture._calls import Caller
-from suture._check.compare import is_compared, method_errors
-from suture._check.findings import Advice, Curve, Rows
+from suture._check.compare import is_compared, trial_of
+from suture._check.findings import Advice, Curve, Rows, Trial, counted
 from suture._check.place import Place
 from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
 from suture._module import Differentiable
@@ -102,34 +102,35 @@ class _Candidate:
 
 def advise(case: Case) -> Advice:
     """Return the first candidate that is good enough, or else the best."""
-    if isinstance(case.f.method, CustomVJP) and case.rule_is_right:
-        rule = "vjp" if case.f.method.jvp is None else "vjp, jvp"
-        return _advice(case, _Candidate(case.f.method, f"suture.CustomVJP({rule})"), float("nan"))
     own = case.f.method
+    if isinstance(own, CustomVJP) and case.rule_is_right:
+        rule = "vjp" if own.jvp is None else "vjp, jvp"
+        return _advice(case, _Candidate(own, f"suture.CustomVJP({rule})"), Trial())
     if case.is_flat and isinstance(own, FiniteDifference) and not is_compared(own):
-        return _advice(case, _Candidate(own, method_text(own)), float("nan"))
+        return _advice(case, _Candidate(own, method_text(own)), Trial())
     if case.is_flat:
-        return _advice(case, _smoothing(case), float("nan"))
-    tried = []
+        return _advice(case, _smoothing(case), Trial())
+    best = float("inf"), _Candidate(FiniteDifference(), ""), Trial()
     for candidate in _candidates(case):
-        worst, bad = _tried(case, candidate)
-        tried.append((bad, worst, candidate))
-        if bad <= 1:
+        place = case.place if candidate.scale is None else _scaled(case, candidate.scale)
+        trial = trial_of(place, candidate.method, case.curves, case.used)
+        best = min(best, (_badness(case, trial), candidate, trial), key=lambda entry: entry[0])
+        if best[0] <= 1:
             break
-    if not tried:
-        return _advice(case, _Candidate(FiniteDifference(), ""), float("nan"))
-    _, worst, candidate = min(tried, key=lambda entry: entry[0])
-    return _advice(case, candidate, worst)
+    return _advice(case, *best[1:])
 
 
-def _tried(case: Case, candidate: _Candidate) -> tuple[float, float]:
-    """Return the largest error of a candidate, and the largest in units of what is enough."""
-    place = case.place if candidate.scale is None else _scaled(case, candidate.scale)
-    errors = method_errors(place, candidate.method, case.curves, case.used)
-    if isinstance(errors, str):
-        return float("inf"), float("inf")
-    enough = [max(_ENOUGH, _TIMES * curve.error) for curve in case.curves[: len(errors)]]
-    return float(errors.max(initial=0.0)), float((errors / np.array(enough)).max(initial=0.0))
+def _badness(case: Case, trial: Trial) -> float:
+    """Return the largest error of a candidate, in units of what is enough."""
+    if trial.failure:
+        return float("inf")
+    return max(
+        (
+            error / max(_ENOUGH, _TIMES * curve.error)
+            for error, curve in zip(trial.errors, case.curves, strict=False)
+        ),
+        default=0.0,
+    )
 
 
 def _scaled(case: Case, scale: Any) -> Place:
@@ -253,7 +254,7 @@ def method_text(method: AbstractMethod) -> str:
     return f"suture.FiniteDifference({', '.join(parts)})"
 
 
-def _advice(case: Case, candidate: _Candidate, error: float) -> Advice:
+def _advice(case: Case, candidate: _Candidate, trial: Trial) -> Advice:
     """Write the call."""
     f, reasons = case.f, [candidate.reason] if candidate.reason else []
     parts = [case.place.box.name]
@@ -275,7 +276,7 @@ def _advice(case: Case, candidate: _Candidate, error: float) -> Advice:
         parts.append(f"scale={shown(f._caller._given)}")
     if f._caller.bounds is not None:
         parts.append(f"bounds={shown(f._caller._given_bounds)}")
-    return Advice(tuple(parts), error, _cost(case, candidate.method), tuple(reasons))
+    return Advice(tuple(parts), trial, _cost(case, candidate.method), tuple(reasons))
 
 
 def _cost(case: Case, method: AbstractMethod) -> str:
@@ -286,5 +287,4 @@ def _cost(case: Case, method: AbstractMethod) -> str:
         return f"{method.cost} evaluations"
     if not (factor == "" or factor.isdigit()):
         return f"{method.cost} evaluations, n = {n}"
-    total = int(factor or 1) * n
-    return f"{method.cost} = {total} evaluation{'' if total == 1 else 's'}"
+    return f"{method.cost} = {counted(int(factor or 1) * n, 'evaluation')}"

@@ -11,8 +11,8 @@ from suture._check import verdict
 from suture._check.advice import Case, advise
 from suture._check.basics import CHANGED, Basics, measured, together
 from suture._check.breaks import HALVINGS, breaks_at, breaks_near
-from suture._check.compare import Along, along, check_rule, is_compared, method_errors
-from suture._check.findings import Break, Curve, OutputPrecision, WrongEntry
+from suture._check.compare import Along, along, check_rule, is_compared, trial_of
+from suture._check.findings import Break, Curve, OutputPrecision, Trial, WrongEntry
 from suture._check.pattern import colors_of
 from suture._check.place import Place, places
 from suture._check.precision import Precision
@@ -93,7 +93,7 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
     stacks = can_stack(place, largest)
     broken = {entry.input for entry in at}
     wrong, complaint = _rule(f, place, curves, columns, seen, used, broken, basics.moved)
-    error, failed = _method(f, place, curves, used, change)
+    tried = _method(f, place, curves, used, change)
     case = Case(
         f=f,
         place=place,
@@ -124,7 +124,7 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
         agreement=seen.agreement,
         additivity=seen.additivity,
         curves=tuple(case.curves),
-        method_error=error,
+        method_error=tried.error,
         wrong=tuple(wrong),
         advice=None if not sides or (not used.any() and not case.is_flat) else advise(case),
         remembers=_remembers(place, basics),
@@ -133,7 +133,7 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
     if len(columns) == place.n and len(place.chosen) == place.m:
         pattern = basics.entries.T
         report = dataclasses.replace(report, pattern=pattern, colors=colors_of(pattern))
-    problems = verdict.problems(report, f, case, complaint, failed)
+    problems = verdict.problems(report, f, case, complaint, tried.failure)
     notes = verdict.notes(report, place, case, left)
     return _finished(dataclasses.replace(report, problems=problems, notes=notes), place)
 
@@ -192,15 +192,12 @@ def _remembers(place: Place, basics: Basics) -> bool:
 
 def _method(
     f: Differentiable, place: Place, curves: list[Curve | None], used: Array, change: str
-) -> tuple[float, str]:
-    """Return the largest error of the method that f was given, or why it failed."""
+) -> Trial:
+    """Return how the method does that f was given."""
     known = [entry for entry in curves if entry is not None]
     if change or not known or not is_compared(f.method):
-        return float("nan"), ""
-    errors = method_errors(place, f.method, known, used)
-    if isinstance(errors, str):
-        return float("nan"), errors
-    return float(errors.max(initial=0.0)), ""
+        return Trial()
+    return trial_of(place, f.method, known, used)
 
 
 def _rule(

@@ -9,6 +9,12 @@ from suture._types import Array
 
 _VERB = "suture.differentiable"
 
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 color`, `2 colors`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 BreakKind: TypeAlias = Literal["kink", "jump", "vertical tangent"]
 
 
@@ -94,6 +100,29 @@ class Curve:
 
 
 @dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a method did at x, along the inputs that have a curve.
+
+    Of the default method it is the second gradient: the first one calibrates.
+
+    Attributes:
+        errors: (C,) relative errors of its slopes; empty where it failed or was not tried.
+        steps: (C,) how far it displaced them, in units of the inputs; empty where it has no step
+            before it looks.
+        failure: why it failed, empty if it did not.
+    """
+
+    errors: tuple[float, ...] = ()
+    steps: tuple[float, ...] = ()
+    failure: str = ""
+
+    @property
+    def error(self) -> float:
+        """The largest error, NaN if unknown."""
+        return max(self.errors, default=float("nan"))
+
+
+@dataclasses.dataclass(frozen=True)
 class WrongEntry:
     """An entry of Jᵀc that a rule has wrong.
 
@@ -153,15 +182,20 @@ class Advice:
 
     Attributes:
         parts: the arguments of `differentiable`.
-        error: the largest relative error of a slope that it has at x, NaN if unknown.
+        trial: how it did at x.
         cost: what a gradient costs.
         reasons: why it is not the shortest call.
     """
 
     parts: tuple[str, ...]
-    error: float
+    trial: Trial
     cost: str
     reasons: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> float:
+        """The largest relative error of a slope that it has at x, NaN if unknown."""
+        return self.trial.error
 
     @property
     def code(self) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from suture import _tree
-from suture._check.findings import Failure
+from suture._check.findings import Failure, Trial
 from suture._drive import Site
 from suture._evaluate import Evaluator, Request
 from suture._frame import BlackBox, Counter, Frame
@@ -47,7 +47,7 @@ class Place:
             multiples of.
         chosen: which outputs the experiments keep, all of them up to `OUTPUTS`.
         failures: what failed, with the place.
-        tried: the errors of methods, see `compare.method_errors`.
+        tried: how methods did, see `compare.trial_of`.
         seconds: of each evaluation.
         toward: 1, or -1 where points above x fail: the sign of one-sided displacements.
         change: the largest change of any output in the last evaluations of `at`.
@@ -62,7 +62,7 @@ class Place:
         self.seconds: list[float] = []
         self.counter = Counter()
         self.failures: list[Failure] = []
-        self.tried: dict[AbstractMethod, Array | str] = {}
+        self.tried: dict[AbstractMethod, Trial] = {}
         self.change = 0.0
         self.toward = 1.0
         self.box = dataclasses.replace(box, fn=_timed(box.fn, self.seconds))

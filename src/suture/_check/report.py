@@ -16,6 +16,7 @@ from suture._check.findings import (
     OutputPrecision,
     Rows,
     WrongEntry,
+    counted,
 )
 from suture._types import Array
 
@@ -141,8 +142,8 @@ class Report:
         if not self.evaluations:
             return f"{self.name}: could not be evaluated"
         return (
-            f"{self.name}: {_count(self.n, 'input')}, {_count(self.m, 'output')}, "
-            f"{_count(self.evaluations, 'evaluation')} of {_time(self.seconds)}"
+            f"{self.name}: {counted(self.n, 'input')}, {counted(self.m, 'output')}, "
+            f"{counted(self.evaluations, 'evaluation')} of {_time(self.seconds)}"
         )
 
     def verdict(self) -> str:
@@ -217,7 +218,7 @@ class Report:
 
     def _failed(self) -> str:
         first = self.failures[0]
-        count = _count(len(self.failures), "point")
+        count = counted(len(self.failures), "point")
         return f"{count}, the nearest at {first.place}: {first.message}"
 
     def _rows(self) -> str:
@@ -244,7 +245,7 @@ class Report:
         if self.pattern is not None and self.colors is not None:
             filled, size = int(self.pattern.sum()), self.pattern.size
             parts.append(
-                f"{filled} of {size} entries of the Jacobian, {_count(self.colors, 'color')}"
+                f"{filled} of {size} entries of the Jacobian, {counted(self.colors, 'color')}"
             )
         return "; ".join(parts)
 
@@ -290,10 +291,6 @@ def _wrapped(first: str, text: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _time(seconds: float) -> str:
