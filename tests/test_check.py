@@ -13,6 +13,7 @@ import suture
 from suture import CustomVJP, FiniteDifference, differentiable, stencils
 from suture._check import command, examine
 from suture._check.pattern import colors_of
+from suture._check.written import written
 from suture.cli import app
 from suture.errors import MethodError, MissingExtraError
 
@@ -383,6 +384,24 @@ def test_the_step_that_is_marked_is_the_one_that_is_taken(method):
         g(x).sum().backward()
     farthest = (torch.stack(seen) - X.double()).abs().max(dim=0).values
     assert trial.steps == pytest.approx(farthest.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        FiniteDifference(),
+        FiniteDifference(step=0.0012345678),
+        FiniteDifference(noise=3e-4, rtol=0.01),
+        FiniteDifference(stencils.richardson(3)),
+        FiniteDifference(stencils.central(8)),
+        FiniteDifference(stencils.CENTRAL, suture.directions.Gaussian(16), step=0.1),
+        FiniteDifference(directions=suture.directions.Orthogonal(4, recovery="least_squares")),
+        suture.AdaptiveDifference(),
+        suture.AdaptiveDifference(1e-6, suture.directions.Rademacher(3)),
+    ],
+)
+def test_what_is_written_makes_the_method_again(method):
+    assert eval(written(method), {"suture": suture}) == method
 
 
 def test_a_slope_that_begins_farther_away_is_none():

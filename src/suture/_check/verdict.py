@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from suture._check.advice import Case, is_own, method_text
+from suture._check.advice import Case, is_own
 from suture._check.findings import OutputPrecision, WrongEntry
 from suture._check.place import Place
 from suture._check.report import Report
+from suture._check.written import written
 from suture._module import Differentiable
 
 # A method is wrong when a slope is off by more than this: an optimizer still goes down hill at
@@ -126,7 +127,7 @@ def _step(report: Report, f: Differentiable, case: Case, failed: str) -> list[st
     best = max((curve.error for curve in report.curves), default=0.0)
     if is_own(f.method) and report.method_error > max(_WRONG, 10 * best):
         return [
-            f"the step is wrong: slopes of `{method_text(f.method)}` are off by up to "
+            f"the step is wrong: slopes of `{written(f.method)}` are off by up to "
             f"{_percent(report.method_error)}, and a better step reaches {best:.0e}"
         ]
     if report.advice is not None and report.advice.error > max(_WRONG, 10 * best):
