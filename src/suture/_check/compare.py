@@ -73,8 +73,7 @@ def along(
     steps = np.where(np.isfinite(steps), steps, usual * place.unit)
     signs = place.generator().choice([-1.0, 1.0], (DIRECTIONS, place.n))
     moves = signs * steps / np.sqrt(max(place.n, 1))
-    free = (place.x + 2 * steps <= place.upper) & (place.x - 2 * steps >= place.lower)
-    moves = np.where(free, moves, 0.0)
+    moves = np.where(2 * steps <= place.room, moves, 0.0)
     nodes = _FOURTH.moved_nodes.real
     points = place.inside(place.x + np.multiply.outer(nodes, moves)).reshape(-1, place.n)
     values = place.at(points).reshape(len(nodes), DIRECTIONS, -1)

@@ -14,7 +14,7 @@ from suture._check.breaks import HALVINGS, breaks_at, breaks_near
 from suture._check.compare import Along, along, check_rule, is_compared, trial_of
 from suture._check.findings import Break, Curve, OutputPrecision, Trial, WrongEntry
 from suture._check.pattern import colors_of
-from suture._check.place import Place, places
+from suture._check.place import Place, places, spread
 from suture._check.precision import Precision
 from suture._check.report import Report
 from suture._check.rows import can_stack, look_at_rows
@@ -72,9 +72,7 @@ def _bound(f: Differentiable, args: Any, kwargs: Any) -> tuple[Any, Any]:
 def _columns(place: Place, budget: int | None) -> Array:
     """Return the inputs that are displaced: all, or as many as the budget allows."""
     most = INPUTS if budget is None else max(1, (budget - FIXED) // EACH)
-    if place.n <= most:
-        return np.arange(place.n)
-    return np.unique(np.round(np.linspace(0, place.n - 1, most)).astype(int))
+    return spread(place.n, most)
 
 
 def _examined(f: Differentiable, place: Place, change: str, budget: int | None) -> Report:

@@ -9,7 +9,7 @@ import numpy as np
 
 from suture import _results, _tree
 from suture._check.findings import Rows
-from suture._check.place import Place, frame_with
+from suture._check.place import Place, frame_with, request
 from suture._evaluate import Evaluator, Request
 from suture._inputs import Inputs
 from suture._layout import Layout
@@ -66,6 +66,11 @@ def look_at_rows(place: Place, claimed: Any, noise: float) -> Rows | None:
     return verdict
 
 
+def _allowed(place: Place, noise: float) -> float:
+    """Return how much the same row may differ from call to call."""
+    return max(_SAME * float(np.abs(place.y).max(initial=0.0)), _DEVIATIONS * noise)
+
+
 def _batch(place: Place) -> int | None:
     """Return the size that dimension 0 of every output has, None if there is none above 1."""
     outputs = [output for output in place.frame.form.outputs if output.kind != "other"]
@@ -82,7 +87,7 @@ def _dims(place: Place, count: int, noise: float) -> tuple[list[int | None], str
     Some rows of one leaf are displaced, then the others: outputs of rows that stayed must stay.
     """
     generator = place.generator()
-    allowed = max(_SAME * float(np.abs(place.y).max(initial=0.0)), _DEVIATIONS * noise)
+    allowed = _allowed(place, noise)
     dims: list[int | None] = []
     told = ""
     segments = iter(zip(place.inputs.layout.segments, place.leaf_names, strict=True))
@@ -149,7 +154,7 @@ def _verdict(place: Place, batch_dims: Any, noise: float, told: str) -> Rows:
         np.concatenate([_results.unstore(o, v[None]).reshape(-1) for o in _of(place.frame)])
         for v in expected
     ]
-    allowed = max(_SAME * float(np.abs(place.y).max(initial=0.0)), _DEVIATIONS * noise)
+    allowed = _allowed(place, noise)
     with np.errstate(invalid="ignore"):
         same = np.abs(np.array(own) - np.array(before)).max(initial=0.0) <= allowed
     if not same:
@@ -193,16 +198,10 @@ def can_stack(place: Place, noise: float) -> bool:
     try:
         frame = frame_with(place, dataclasses.replace(place.box, vectorized=True), None)
         inputs = Inputs(frame, place.tensors, 0, place.wanted)
-        request = Request(0, points[:, None], np.empty((_POINTS, 0)), True)
-        (values,) = Evaluator(inputs).evaluate([request])
+        (values,) = Evaluator(inputs).evaluate([request(points)])
     except (SutureError, SystemExit):
         return False
     if values.shape != (_POINTS, 1, place.m):
         return False
-    allowed = max(_SAME * float(np.abs(place.y).max(initial=0.0)), _DEVIATIONS * noise)
-    expected = (
-        place.whole(points)
-        if not place.box.vectorized
-        else np.concatenate([place.whole(point[None]) for point in points])
-    )
-    return bool(np.abs(values[:, 0] - expected).max(initial=0.0) <= allowed)
+    difference = np.abs(values[:, 0] - place.each(points))
+    return bool(difference.max(initial=0.0) <= _allowed(place, noise))
