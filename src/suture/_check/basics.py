@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 
+from suture._check.findings import Precision
 from suture._check.place import Place
-from suture._check.precision import Evidence, Precision, classify
+from suture._check.precision import Evidence, classify
 from suture._check.sweep import Sweep, sweep
 from suture._noise import POINTS
 from suture._types import Array

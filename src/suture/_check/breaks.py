@@ -48,9 +48,8 @@ def breaks_at(place: Place, swept: Sweep, noise: Array, used: Array) -> list[Bre
     y = place.y[place.chosen]
     found = []
     for c, column in enumerate(swept.columns):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ahead = (swept.values[c, :, 0] - y) / swept.taken[c, :, 0, None]
-            behind = (y - swept.values[c, :, 1]) / swept.taken[c, :, 1, None]
+        ahead, behind = swept.sides(c, y)
+        with np.errstate(invalid="ignore"):
             gap = np.abs(ahead - behind)
         one_sided = not np.isfinite(gap).any()
         if one_sided:

@@ -12,10 +12,9 @@ from suture._check.advice import Case, advise
 from suture._check.basics import CHANGED, Basics, measured, together
 from suture._check.breaks import HALVINGS, breaks_at, breaks_near
 from suture._check.compare import Along, along, check_rule, is_compared, trial_of
-from suture._check.findings import Break, Curve, OutputPrecision, Trial, WrongEntry
+from suture._check.findings import Break, Curve, Precision, Trial, WrongEntry
 from suture._check.pattern import colors_of
 from suture._check.place import Place, places, spread
-from suture._check.precision import Precision
 from suture._check.report import Report
 from suture._check.rows import can_stack, look_at_rows
 from suture._check.sweep import STEPS, Sweep, curve
@@ -215,7 +214,7 @@ def _rule(
     )
 
 
-def _leaves(place: Place, precision: list[Precision]) -> tuple[OutputPrecision, ...]:
+def _leaves(place: Place, precision: list[Precision]) -> tuple[Precision, ...]:
     """Sum up the precision of the outputs of each leaf."""
     entries = []
     for output, path in zip(place.frame.form.outputs, place.output_paths, strict=True):
@@ -227,13 +226,13 @@ def _leaves(place: Place, precision: list[Precision]) -> tuple[OutputPrecision, 
         for kind in dict.fromkeys(entry.kind for entry in own):
             alike = [entry for entry in own if entry.kind == kind]
             entries.append(
-                OutputPrecision(
-                    path,
-                    len(alike),
+                Precision(
                     kind,
                     max(entry.noise for entry in alike),
                     max(entry.digits for entry in alike),
                     min(entry.quantum for entry in alike),
+                    path,
+                    len(alike),
                 )
             )
     return tuple(entries)

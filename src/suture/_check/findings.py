@@ -17,6 +17,21 @@ def counted(number: int, noun: str) -> str:
 
 BreakKind: TypeAlias = Literal["kink", "jump", "vertical tangent"]
 
+PrecisionKind: TypeAlias = Literal[
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "digits",
+    "quantized",
+    "piecewise constant",
+    "constant",
+    "random",
+    "noisy",
+    "integer",
+    "unknown",
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
@@ -140,25 +155,29 @@ class WrongEntry:
 
 
 @dataclasses.dataclass(frozen=True)
-class OutputPrecision:
-    """What the numbers of one leaf of the result are.
+class Precision:
+    """What the numbers of an output are, or of all outputs alike in one leaf of the result.
 
     Attributes:
-        name: `result['loss']`.
-        count: how many of its numbers this is said of.
-        kind: "float64", "float32", "float16", "bfloat16", "digits", "quantized", "piecewise
-            constant", "constant", "random", "noisy", "integer" or "unknown".
-        noise: the largest standard deviation, in units of the output.
-        digits: how many are printed, 0 where that is not what it is.
+        kind: "noisy" is noise that repeats and is no known format.
+        noise: the (largest) standard deviation, in units of the output.
+        digits: how many significant digits are printed, 0 where that is not what it is.
         quantum: the smallest difference between two values, 0 for formats.
+        name: of the leaf, `result['loss']`.
+        count: how many of its numbers this is said of.
     """
 
-    name: str
-    count: int
-    kind: str
-    noise: float
-    digits: int
-    quantum: float
+    kind: PrecisionKind
+    noise: float = 0.0
+    digits: int = 0
+    quantum: float = 0.0
+    name: str = ""
+    count: int = 1
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether no difference is of use."""
+        return self.kind in ("piecewise constant", "constant", "unknown")
 
     def __str__(self) -> str:
         """Return it in words: `6 printed digits`."""

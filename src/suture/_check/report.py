@@ -13,7 +13,7 @@ from suture._check.findings import (
     Break,
     Curve,
     Failure,
-    OutputPrecision,
+    Precision,
     Rows,
     WrongEntry,
     counted,
@@ -80,7 +80,7 @@ class Report:
     remembers: bool = False
     together: float = float("nan")
     noise: float = 0.0
-    precision: tuple[OutputPrecision, ...] = ()
+    precision: tuple[Precision, ...] = ()
     breaks: tuple[Break, ...] = ()
     failures: tuple[Failure, ...] = ()
     rows: Rows | None = None
@@ -204,7 +204,7 @@ class Report:
             return f"no: f(x) differs from call to call, {noise}"
         return f"yes, {noise}"
 
-    def _precise(self, entry: OutputPrecision) -> str:
+    def _precise(self, entry: Precision) -> str:
         total = sum(other.count for other in self.precision if other.name == entry.name)
         some = "" if total == entry.count else f" ({entry.count} of {total})"
         return f"{entry.name}{some}: {entry}"

@@ -42,6 +42,13 @@ class Sweep:
     asked: Array
     change: Array
 
+    def sides(self, c: int, y: Array) -> tuple[Array, Array]:
+        """Return the slopes (S, K) of one input up and down from x, where f(x) is y."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ahead = (self.values[c, :, 0] - y) / self.taken[c, :, 0, None]
+            behind = (y - self.values[c, :, 1]) / self.taken[c, :, 1, None]
+        return ahead, behind
+
 
 def sweep(place: Place, columns: Array) -> Sweep:
     """Evaluate: at most 2·`STEPS` evaluations for each of the inputs `columns`."""
@@ -120,15 +127,13 @@ def curve(place: Place, swept: Sweep, c: int, noise: Array, used: Array) -> Curv
 
 def _slopes(swept: Sweep, c: int, y: Array) -> tuple[Array, int]:
     """Return two-sided slopes (S, K) and their order 2; one-sided ones where a side is missing."""
-    up, down = swept.values[c, :, 0], swept.values[c, :, 1]
-    one, other = swept.taken[c, :, 0, None], swept.taken[c, :, 1, None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        both = (up - down) / (one + other)
-        if np.isfinite(both).all(axis=1).sum() >= 4:
-            return both, 2
-        forward, backward = (up - y) / one, (y - down) / other
-    ahead = np.isfinite(forward).all(axis=1).sum() >= np.isfinite(backward).all(axis=1).sum()
-    return (forward if ahead else backward), 1
+        change = swept.values[c, :, 0] - swept.values[c, :, 1]
+        both = change / swept.taken[c].sum(axis=1, keepdims=True)
+    if np.isfinite(both).all(axis=1).sum() >= 4:
+        return both, 2
+    sides = swept.sides(c, y)
+    return max(sides, key=lambda slopes: int(np.isfinite(slopes).all(axis=1).sum())), 1
 
 
 def _truncation(h: Array, errors: Array, floors: Array, chosen: int, order: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from suture._check.advice import Case, is_own
-from suture._check.findings import OutputPrecision, WrongEntry
+from suture._check.findings import Precision, WrongEntry
 from suture._check.place import Place
 from suture._check.report import Report
 from suture._check.written import written
@@ -41,10 +41,10 @@ def empty(place: Place) -> tuple[str, ...]:
     return ("nothing to differentiate: return floating numbers, for example `result.double()`",)
 
 
-def integers(place: Place) -> tuple[OutputPrecision, ...]:
+def integers(place: Place) -> tuple[Precision, ...]:
     """Return the leaves of the result that are integers."""
     return tuple(
-        OutputPrecision(path, int(np.prod(output.shape)), "integer", 0.0, 0, 1.0)
+        Precision("integer", quantum=1.0, name=path, count=int(np.prod(output.shape)))
         for output, path in zip(place.frame.form.outputs, place.output_paths, strict=True)
         if output.kind == "integer"
     )
