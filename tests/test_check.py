@@ -238,6 +238,21 @@ def test_coupled_rows_may_not(f):
     assert "batch_dims" not in report.advice.code
 
 
+def test_rows_are_looked_at_where_the_function_is_defined():
+    x = torch.ones(4, 2)
+    above = look(lambda x: torch.where(x > 1, torch.nan, x.sin()), x)
+    assert above.rows.batch_dims == "(0,)"
+
+    def narrow(x):
+        return torch.where((x - 1).abs() > 0.01, torch.nan, x.sin())
+
+    for f in (narrow, differentiable(narrow, batch_dims=(0,))):
+        report = look(f, x)
+        assert report.rows.independent is None
+        assert "cannot be told: points near x fail" in str(report)
+        assert report.ok
+
+
 def test_a_fixed_number_of_rows_may_not_be_claimed():
     report = look(lambda x: x * torch.arange(1.0, 6.0)[:, None], ROWS)
     assert report.rows.independent is False

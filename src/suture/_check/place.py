@@ -163,7 +163,6 @@ class Place:
     def at(self, points: Array) -> Array:
         """Return the chosen outputs (P, len(chosen)) at points (P, n); sets `change`."""
         self.change = 0.0
-        self.toward = 1.0
         size = len(points) if self.m <= OUTPUTS else 1
         values = np.full((len(points), len(self.chosen)), np.nan)
         for start in range(0, len(points), size or 1):

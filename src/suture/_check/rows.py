@@ -29,6 +29,8 @@ _DEVIATIONS = 10.0
 # Points of a trial call; an unusual number would be better than 2, which is also a usual shape.
 _POINTS = 3
 
+_FAILED = Rows(None, None, "points near x fail")
+
 
 def look_at_rows(place: Place, claimed: Any, noise: float) -> Rows | None:
     """Say whether rows are independent, None where there is no batch to be seen.
@@ -43,7 +45,10 @@ def look_at_rows(place: Place, claimed: Any, noise: float) -> Rows | None:
         return _verdict(place, claimed, noise, "")
     if count is None:
         return None
-    dims, told = _dims(place, count, noise)
+    found = _dims(place, count, noise)
+    if found is None:
+        return _FAILED
+    dims, told = found
     if 0 not in dims:
         return Rows(False, None, told) if told else None
     everything: list[Any] = [None] * len(place.frame.constants)
@@ -81,10 +86,11 @@ def _batch(place: Place) -> int | None:
     return count if count > 1 else None
 
 
-def _dims(place: Place, count: int, noise: float) -> tuple[list[int | None], str]:
+def _dims(place: Place, count: int, noise: float) -> tuple[list[int | None], str] | None:
     """Return dimension 0 for each leaf that is batched, and what coupled the others.
 
     Some rows of one leaf are displaced, then the others: outputs of rows that stayed must stay.
+    None where f failed.
     """
     generator = place.generator()
     allowed = _allowed(place, noise)
@@ -108,7 +114,7 @@ def _dims(place: Place, count: int, noise: float) -> tuple[list[int | None], str
         points = place.inside(place.x + place.toward * _MOVE * place.unit * move)
         change = np.abs(place.whole(points) - place.y)
         if not np.isfinite(change).all():
-            return [None] * len(place.wanted), "cannot be told, because points near x fail"
+            return None
         others, own = _row_changes(place, change, count, half)
         dims.append(0 if others <= allowed < own else None)
         if others > allowed:
@@ -146,6 +152,8 @@ def _verdict(place: Place, batch_dims: Any, noise: float, told: str) -> Rows:
         inputs = Inputs(frame, place.tensors, 0, place.wanted)
         points, flat = _trial_points(place, inputs)
         expected = place.whole(flat)
+        if not np.isfinite(expected).all():
+            return _FAILED
         (values,) = Evaluator(inputs).evaluate([Request(0, *points, True)])
     except (SutureError, SystemExit) as error:
         return Rows(False, None, str(error).splitlines()[0])
