@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from suture._check.basics import Basics
 from suture._check.findings import Curve, Trial, WrongEntry
 from suture._check.place import Place, quiet
 from suture._drive import Site
@@ -53,18 +54,16 @@ class Along:
     additivity: float
 
 
-def along(
-    place: Place, curves: list[Curve | None], columns: Array, used: Array, floor: float
-) -> Along:
+def along(place: Place, basics: Basics, curves: list[Curve | None]) -> Along:
     """Difference along random directions, each input by its best step.
 
     Args:
         place: where.
-        curves: of the inputs `columns`, None where the slope is zero.
-        columns: (C,) the inputs that were swept.
-        used: (K,) outputs that differences are of use for.
-        floor: the largest standard deviation of the noise of an output.
+        basics: what was measured first.
+        curves: of the inputs that were swept, None where the slope is zero.
     """
+    columns, used = basics.swept.columns, basics.used
+    floor = float(np.linalg.norm(basics.noise[used]))
     steps = np.full(place.n, np.nan)
     for curve, j in zip(curves, columns, strict=True):
         if curve is not None:
@@ -162,29 +161,26 @@ def is_compared(method: AbstractMethod) -> bool:
 def check_rule(
     place: Place,
     rule: CustomVJP,
+    basics: Basics,
     curves: list[Curve | None],
-    columns: Array,
     seen: Along,
-    used: Array,
     excused: set[str],
-    moved: Array,
 ) -> tuple[list[WrongEntry], str]:
     """Compare a rule with differences by ⟨c, Jv⟩ = ⟨Jᵀc, v⟩.
 
     Args:
         place: where.
         rule: the user's.
-        curves: of the inputs `columns`.
-        columns: (C,) the inputs that were swept.
+        basics: what was measured first.
+        curves: of the inputs that were swept.
         seen: slopes along random directions.
-        used: (K,) outputs that differences are of use for.
         excused: inputs at which the function is not differentiable.
-        moved: (C,) whether any output depends on the input.
 
     Returns:
         The entries of Jᵀc that are wrong, and a complaint if the rule failed or is wrong along a
         direction only.
     """
+    used = basics.used
     cotangents = np.zeros((2, place.m))
     cotangents[:, place.chosen] = place.generator().standard_normal((2, len(used))) * used
     site = place.site_of(rule)
@@ -205,9 +201,10 @@ def check_rule(
         given[segment.start : segment.stop] = is_known
     c = cotangents[:, place.chosen]
     wrong = []
-    for curve, j, depends in zip(curves, columns, moved, strict=True):
+    depends = np.asarray(basics.moved.any(axis=1))
+    for curve, j, is_used in zip(curves, basics.swept.columns, depends, strict=True):
         name = place.name(int(j))
-        if given[j] and name not in excused and (curve is not None or not depends):
+        if given[j] and name not in excused and (curve is not None or not is_used):
             entry = _entry(name, gradients[:, j], c, curve)
             wrong += [] if entry is None else [entry]
     complaint = "" if wrong or not given.all() or excused else _directional(gradients, c, seen)

@@ -52,25 +52,31 @@ def draw(report: Report) -> Figure:
     size = (max(5.0, 3.4 * columns), 0.9 + 2.9 * rows)
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    entries: dict[str, Artist] = {}
     for axis, (curve, step, off) in zip(axes, drawn, strict=False):
         _draw_curve(axis, curve)
         # Beyond the sweep there is nothing to compare with: the complex step is at 1e-30.
         if step is not None and off is not None and curve.steps[0] <= step <= curve.steps[-1]:
             _draw_step(axis, step, off)
-        handles, labels = axis.get_legend_handles_labels()
-        entries.update(zip(labels, handles, strict=True))
     if has_pattern:
         _draw_pattern(axes[len(drawn)], report)
     for axis in axes[len(drawn) + has_pattern :]:
         axis.set_axis_off()
-    if drawn:
-        handles, labels = list(entries.values()), list(entries)
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    elif not has_pattern:
+    if not drawn and not has_pattern:
         axes[0].text(0.5, 0.5, "no input has a slope here", ha="center", va="center")
+    _draw_legend(figure, axes)
     figure.suptitle(f"{report.name}: error of a difference by its step")
     return figure
+
+
+def _draw_legend(figure: Figure, axes: list[Axes]) -> None:
+    """Explain what is in any of the panels, once."""
+    entries: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        entries.update(zip(labels, handles, strict=True))
+    if entries:
+        handles, labels = list(entries.values()), list(entries)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
