@@ -40,6 +40,18 @@ class Room:
     shared_down: Array
     shared_up: Array
 
+    @property
+    def free_rows(self) -> Array:
+        """Which inputs may move at all, (R, d): those whose bounds do not meet."""
+        free: Array = (self.rows_down > 0) | (self.rows_up > 0)
+        return free
+
+    @property
+    def free_shared(self) -> Array:
+        """The same of shared inputs, (p,)."""
+        free: Array = (self.shared_down > 0) | (self.shared_up > 0)
+        return free
+
 
 @dataclasses.dataclass(slots=True)
 class Primal:
