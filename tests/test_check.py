@@ -595,6 +595,14 @@ def test_one_side_is_enough():
     assert report.advice.error < 1e-3
     both = look(lambda x: torch.where(x == 1, x, torch.nan), torch.tensor([1.0]))
     assert "fails on both sides" in both.problems[0]
+    assert kinds(both) == {"unknown"}
+    assert both.notes == ()
+
+
+def test_a_function_that_fails_at_random_is_told():
+    calls = itertools.count()
+    report = look(lambda x: x.sin() if next(calls) % 3 else x / 0, X)
+    assert "fails at x itself in some calls" in report.problems[0]
 
 
 def test_bounds_are_never_crossed():

@@ -109,7 +109,7 @@ def _classify(evidence: Evidence, o: int, noise: float) -> Precision:
         [part[:, o] for part in (evidence.line, evidence.swept, *evidence.tables)]
     )
     values = values[np.isfinite(values)]
-    if not np.isfinite(y) or not len(values):
+    if len(values) <= 1:  # f(x) alone, in the middle of the line
         return Precision("unknown")
     repeats = evidence.repeats[:, o]
     if np.any(repeats != y):

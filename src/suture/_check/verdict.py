@@ -81,7 +81,9 @@ def problems(
         )
     if not report.curves and not case.is_flat:
         found += _drowned(report)
-    if not case.sides:
+    if any(failure.distance == 0 for failure in case.place.failures):
+        found.append(f"`{name}` fails at x itself in some calls and not in others: mend that first")
+    elif not case.sides:
         found.append(f"`{name}` fails on both sides of x: move x inside, with `torch.clamp`")
     found += _step(report, f, case, failed) if not bad else []
     found += _claims(report, f)
