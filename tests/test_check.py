@@ -487,6 +487,7 @@ def test_a_wrong_step_is_told():
         report = look(differentiable(smooth, method=good), X)
         assert report.ok
         assert type(good).__name__ in report.advice.code
+    assert report.advice.cost == "as many evaluations as it takes"
 
 
 def square(x):

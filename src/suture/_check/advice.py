@@ -223,6 +223,8 @@ def _cost(case: Case, method: AbstractMethod) -> str:
     """Return what a gradient costs: `2n = 6 evaluations`."""
     n = case.rows.columns if case.rows is not None and case.rows.columns else case.place.n
     factor = method.cost.removesuffix("n")
+    if method.cost == "adaptive":
+        return "as many evaluations as it takes"
     if factor == method.cost:  # a number, whatever n is
         return f"{method.cost} evaluations"
     if not (factor == "" or factor.isdigit()):

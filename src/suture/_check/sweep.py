@@ -92,11 +92,7 @@ def curve(place: Place, swept: Sweep, c: int, noise: Array, used: Array) -> Curv
     h, d = steps[at], slopes[at]
     floors = float(np.linalg.norm(noise[used])) / np.sqrt(2) / h
     lengths = np.linalg.norm(d, axis=1)
-    neighbors = np.linalg.norm(np.diff(d, axis=0), axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unrest = (neighbors + floors[:-1]) / np.maximum(lengths[1:], lengths[:-1])
-    # The calmest place: where the slope of the next step is the same, but for the noise.
-    calm = int(np.argmin(np.nan_to_num(unrest, nan=np.inf)))
+    calm = _calmest(d, lengths, floors)
     ratio = (h[calm + 1] / h[calm]) ** order
     best = (ratio * d[calm] - d[calm + 1]) / (ratio - 1)
     size = float(np.linalg.norm(best))
@@ -134,6 +130,14 @@ def _slopes(swept: Sweep, c: int, y: Array) -> tuple[Array, int]:
         return both, 2
     sides = swept.sides(c, y)
     return max(sides, key=lambda slopes: int(np.isfinite(slopes).all(axis=1).sum())), 1
+
+
+def _calmest(slopes: Array, lengths: Array, floors: Array) -> int:
+    """Return where the slope of the next step is the same, but for the noise."""
+    neighbors = np.linalg.norm(np.diff(slopes, axis=0), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unrest = (neighbors + floors[:-1]) / np.maximum(lengths[1:], lengths[:-1])
+    return int(np.argmin(np.nan_to_num(unrest, nan=np.inf)))
 
 
 def _truncation(h: Array, errors: Array, floors: Array, chosen: int, order: int) -> float:
