@@ -1,8 +1,8 @@
 """Look at a black box before training through it: `check`.
 
-`place` evaluates; `basics`, `sweep`, `breaks`, `rows` and `compare` are experiments, `precision` and
-`pattern` read what they saw, `findings` are what they return; `advice` and `verdict` draw the
-conclusions, and `written` types the first; `examine` runs all of them; `report`, `console` and
+`place` evaluates; `basics`, `sweep`, `breaks`, `rows` and `compare` are experiments; `precision`
+and `pattern` read what they saw; `findings` are what all of them return. `advice` and `verdict`
+draw the conclusions, `written` types the first. `examine` runs everything. `report`, `console` and
 `picture` show what was found, and `command` is `suture check`.
 """
 
