@@ -13,6 +13,7 @@ import suture
 from suture import CustomVJP, FiniteDifference, differentiable, stencils
 from suture._check import command, examine
 from suture._check.pattern import colors_of
+from suture._check.written import written
 from suture.cli import app
 from suture.errors import MethodError, MissingExtraError
 
@@ -151,6 +152,8 @@ def test_noise_is_measured(size):
 def test_a_function_that_is_all_noise_is_a_problem():
     report = look(with_noise(10.0), X)
     assert "the noise drowns every slope" in report.problems[0]
+    rough = look(lambda x: torch.sin(1e9 * x), X)
+    assert rough.problems[0] == "the noise drowns every slope: smooth the function"
 
 
 def test_a_function_that_remembers_is_told_from_noise():
@@ -235,6 +238,21 @@ def test_coupled_rows_may_not(f):
     assert "batch_dims" not in report.advice.code
 
 
+def test_rows_are_looked_at_where_the_function_is_defined():
+    x = torch.ones(4, 2)
+    above = look(lambda x: torch.where(x > 1, torch.nan, x.sin()), x)
+    assert above.rows.batch_dims == "(0,)"
+
+    def narrow(x):
+        return torch.where((x - 1).abs() > 0.01, torch.nan, x.sin())
+
+    for f in (narrow, differentiable(narrow, batch_dims=(0,))):
+        report = look(f, x)
+        assert report.rows.independent is None
+        assert "cannot be told: points near x fail" in str(report)
+        assert report.ok
+
+
 def test_a_fixed_number_of_rows_may_not_be_claimed():
     report = look(lambda x: x * torch.arange(1.0, 6.0)[:, None], ROWS)
     assert report.rows.independent is False
@@ -273,6 +291,21 @@ def test_the_pattern_is_seen_and_colored(f, filled, colors):
     report = look(f, torch.linspace(0.5, 2, 12))
     assert int(report.pattern.sum()) == filled
     assert report.colors == colors
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("repeats", [False, True])
+def test_noise_is_no_entry_of_the_pattern(seed, repeats):
+    generator = torch.Generator().manual_seed(seed)
+
+    def f(x):
+        if repeats:  # a number that depends on every input, and on nothing smoothly
+            return x**2 + 1e-3 * torch.sin(1e12 * x.sum() + seed)
+        return x**2 + 1e-3 * torch.randn(len(x), generator=generator, dtype=torch.float64)
+
+    report = look(f, torch.linspace(0.5, 2, 12))
+    assert np.array_equal(report.pattern, np.eye(12, dtype=bool))
+    assert report.colors == 1
 
 
 def test_inputs_are_colored_in_a_good_order():
@@ -340,6 +373,50 @@ def test_what_is_recommended_is_what_runs():
                 lambda x, name=name: (torch.sin if name == "sine" else smooth)(x).sum(), X.double()
             )
             torch.testing.assert_close(x.grad.double(), exact, rtol=2e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        FiniteDifference(),
+        FiniteDifference(rtol=1e-9),
+        FiniteDifference(stencils.CENTRAL),
+        FiniteDifference(stencils.central(4), noise=1e-9),
+        FiniteDifference(step=1e-4),
+    ],
+)
+def test_the_step_that_is_marked_is_the_one_that_is_taken(method):
+    seen = []
+
+    def f(x):
+        seen.append(x)
+        return smooth(x)
+
+    trial = look(differentiable(f, method=method), X).advice.trial
+    g, x = differentiable(f, method=method), X.clone().requires_grad_()
+    for _ in range(2):  # the first one may calibrate
+        seen.clear()
+        g(x).sum().backward()
+    farthest = (torch.stack(seen) - X.double()).abs().max(dim=0).values
+    assert trial.steps == pytest.approx(farthest.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        FiniteDifference(),
+        FiniteDifference(step=0.0012345678),
+        FiniteDifference(noise=3e-4, rtol=0.01),
+        FiniteDifference(stencils.richardson(3)),
+        FiniteDifference(stencils.central(8)),
+        FiniteDifference(stencils.CENTRAL, suture.directions.Gaussian(16), step=0.1),
+        FiniteDifference(directions=suture.directions.Orthogonal(4, recovery="least_squares")),
+        suture.AdaptiveDifference(),
+        suture.AdaptiveDifference(1e-6, suture.directions.Rademacher(3)),
+    ],
+)
+def test_what_is_written_makes_the_method_again(method):
+    assert eval(written(method), {"suture": suture}) == method
 
 
 def test_a_slope_that_begins_farther_away_is_none():
@@ -410,6 +487,7 @@ def test_a_wrong_step_is_told():
         report = look(differentiable(smooth, method=good), X)
         assert report.ok
         assert type(good).__name__ in report.advice.code
+    assert report.advice.cost == "as many evaluations as it takes"
 
 
 def square(x):
@@ -518,6 +596,14 @@ def test_one_side_is_enough():
     assert report.advice.error < 1e-3
     both = look(lambda x: torch.where(x == 1, x, torch.nan), torch.tensor([1.0]))
     assert "fails on both sides" in both.problems[0]
+    assert kinds(both) == {"unknown"}
+    assert both.notes == ()
+
+
+def test_a_function_that_fails_at_random_is_told():
+    calls = itertools.count()
+    report = look(lambda x: x.sin() if next(calls) % 3 else x / 0, X)
+    assert "fails at x itself in some calls" in report.problems[0]
 
 
 def test_bounds_are_never_crossed():
@@ -576,7 +662,13 @@ def test_lines_fit_into_80_columns():
 def test_the_figure_is_drawn(tmp_path, monkeypatch):
     figure = look(tridiagonal, torch.linspace(0.5, 2, 12)).plot()
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"measured error", "noise floor, ∝ 1/h", "truncation, ∝ h²", "best step"} <= labels
+    assert labels == {
+        "measured error",
+        "noise floor, ∝ 1/h",
+        "truncation, ∝ h²",
+        "best step",
+        "step of the recommended call",
+    }
     assert len([axes for axes in figure.axes if axes.lines]) == 5
     figure.savefig(tmp_path / "check.png")
     look(lambda x: torch.ones(1), torch.tensor(1.0)).plot()

@@ -94,8 +94,8 @@ def _movable(site: Site, rows: Array, shared: Array) -> tuple[Array, Array]:
     rooms = [site.surroundings.room(s) for s in range(site.samples)]
     if rooms[0] is None:
         return rows, shared
-    free_rows = [(r.rows_down > 0) | (r.rows_up > 0) for r in rooms if r is not None]
-    free_shared = [(r.shared_down > 0) | (r.shared_up > 0) for r in rooms if r is not None]
+    free_rows = [room.free_rows for room in rooms if room is not None]
+    free_shared = [room.free_shared for room in rooms if room is not None]
     return np.where(free_rows, rows, 0.0), np.where(free_shared, shared, 0.0)
 
 

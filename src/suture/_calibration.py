@@ -262,6 +262,10 @@ class Calibration:
     dict, and may be taken from one `Differentiable` and given to another: `g.calibration =
     f.calibration`. An empty one is false; assigning None begins anew.
 
+    Attributes:
+        tunings: by the form of call that they belong to (names, dtypes and shapes without the
+            batch, a star beside what was differentiated).
+
     Example:
         >>> print(Calibration())
         not calibrated

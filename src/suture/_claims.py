@@ -299,9 +299,7 @@ class _Line:
             self.rows + np.multiply.outer(moves, self.unit_rows),
             self.shared + np.multiply.outer(moves, self.unit_shared),
         )
-        if self.primal.round is not None:
-            points = Points(*self.primal.round(points.rows, points.shared))
-        values = yield points
+        values = yield rounded(points, self.primal)
         slopes: Array = np.real(np.tensordot(rule.moved_weights, values, axes=(0, 0))) / step
         return slopes
 

@@ -72,7 +72,8 @@ def differentiable(
         fn: the black box: any callable from tensors, arrays, numbers and strings, in any nesting,
             to tensors, arrays and numbers. It is called without grad and without autocast, with
             private copies of its arguments. Without `fn`, a decorator is returned.
-        method: how derivatives are obtained, see `FiniteDifference` and `CustomVJP`.
+        method: how derivatives are obtained: `FiniteDifference`, which calibrates itself unless
+            it is told how, `AdaptiveDifference`, or the user's own rule in `CustomVJP`.
         interface: what `fn` receives, `"torch"` tensors or `"numpy"` arrays.
         dtype: the precision in which `fn` receives floating arguments; None for the caller's.
         batch_dims: says that `fn` takes a batch whose rows are independent: the batch dimension

@@ -37,6 +37,7 @@ class LastGradient:
     bounded: int
     projected: int
     calibrated: str
+    # Of each sample: errors and norms of its slopes, and the part that random directions add.
     _found: tuple[tuple[Array | None, Array | None, float], ...] = dataclasses.field(repr=False)
 
     @property

@@ -5,6 +5,9 @@ like h^q; the noise of f, divided by the step, grows like noise / h. They meet a
 
     h = noise^(1 / (q + 1)).
 
+These are the steps of stencils that are named; those of the default method, which measures noise
+and curvature, are in `_calibration`.
+
 Source: Press et al., Numerical Recipes, 3rd edition, section 5.7; Gill et al. (1983), SIAM
 Journal on Scientific and Statistical Computing 4(2), 310-321.
 """

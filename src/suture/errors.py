@@ -2,7 +2,7 @@
 
     SutureError
     ├── EvaluationError        fn raised                                     (.point)
-    │   ├── BadResult          fn returned something that is not a result
+    │   ├── BadResult          fn returned something that is no result, or breaks a claim
     │   └── PointFailed        fn itself says so: raise it for a point that cannot be evaluated
     ├── MethodError            an illegal combination; also a ValueError
     ├── TransformError         a torch transform that would give a wrong number
@@ -66,6 +66,12 @@ class PointFailed(EvaluationError):
 
     Args:
         reason: what a person should read.
+
+    Example:
+        >>> def root(x):
+        ...     if x < 0:
+        ...         raise PointFailed("there is no root")
+        ...     return x**0.5
     """
 
     def __init__(self, reason: str = "this point is bad", *lines: str) -> None:

@@ -1,8 +1,9 @@
 """Look at a black box before training through it: `check`.
 
-`place` evaluates, `sweep`, `breaks`, `rows`, `compare`, `precision` and `pattern` are experiments,
-`advice` and `verdict` draw the conclusions, `examine` runs all of them, and `report`, `console` and
-`picture` show what was found.
+`place` evaluates; `basics`, `sweep`, `breaks`, `rows` and `compare` are experiments; `precision`
+and `pattern` read what they saw; `findings` are what all of them return. `advice` and `verdict`
+draw the conclusions, `written` types the first. `examine` runs everything. `report`, `console` and
+`picture` show what was found, and `command` is `suture check`.
 """
 
 from __future__ import annotations

@@ -11,24 +11,17 @@ import torch
 
 from suture import _tree
 from suture._calls import Caller
-from suture._check.compare import is_compared, method_errors
-from suture._check.findings import Advice, Curve, Rows
+from suture._check.compare import is_compared, trial_of
+from suture._check.findings import Advice, Curve, Rows, Trial, counted
 from suture._check.place import Place
+from suture._check.written import written
 from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
 from suture._module import Differentiable
 from suture._steps import first_order
 from suture._types import Array
+from suture.directions import Gaussian
 from suture.errors import shown
-from suture.stencils import (
-    BACKWARD,
-    CENTRAL,
-    COMPLEX_STEP,
-    FORWARD,
-    ONE_POINT,
-    central,
-    richardson,
-    shift,
-)
+from suture.stencils import BACKWARD, CENTRAL, FORWARD
 
 # A slope that is right to 1 % trains a model as well as an exact one does: batches scatter more.
 # Where the function allows less, ten times the best that any step reaches is enough.
@@ -42,20 +35,6 @@ _QUIET = 1e-9
 _FEWEST, _MOST = 16, 256
 # A smoothing radius, in units of the scale: enough to cross a piece, and no more than the input.
 _RADII = (0.1, 1.0)
-
-
-_STENCILS = {
-    "FORWARD": FORWARD,
-    "BACKWARD": BACKWARD,
-    "CENTRAL": CENTRAL,
-    "COMPLEX_STEP": COMPLEX_STEP,
-    "ONE_POINT": ONE_POINT,
-    "central(4)": central(4),
-    "central(6)": central(6),
-    "richardson(2)": richardson(2),
-    "richardson(3)": richardson(3),
-    "shift()": shift(),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +73,6 @@ class Case:
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
     method: AbstractMethod
-    text: str
     scale: Any = None
     scale_text: str = ""
     reason: str = ""
@@ -102,34 +80,33 @@ class _Candidate:
 
 def advise(case: Case) -> Advice:
     """Return the first candidate that is good enough, or else the best."""
-    if isinstance(case.f.method, CustomVJP) and case.rule_is_right:
-        rule = "vjp" if case.f.method.jvp is None else "vjp, jvp"
-        return _advice(case, _Candidate(case.f.method, f"suture.CustomVJP({rule})"), float("nan"))
     own = case.f.method
-    if case.is_flat and isinstance(own, FiniteDifference) and not is_compared(own):
-        return _advice(case, _Candidate(own, method_text(own)), float("nan"))
+    if isinstance(own, CustomVJP) and case.rule_is_right:
+        return _advice(case, _Candidate(own), Trial())
     if case.is_flat:
-        return _advice(case, _smoothing(case), float("nan"))
-    tried = []
+        smooths = isinstance(own, FiniteDifference) and not is_compared(own)
+        return _advice(case, _Candidate(own) if smooths else _smoothing(case), Trial())
+    best = float("inf"), _Candidate(FiniteDifference()), Trial()
     for candidate in _candidates(case):
-        worst, bad = _tried(case, candidate)
-        tried.append((bad, worst, candidate))
-        if bad <= 1:
+        place = case.place if candidate.scale is None else _scaled(case, candidate.scale)
+        trial = trial_of(place, candidate.method, case.curves, case.used)
+        best = min(best, (_badness(case, trial), candidate, trial), key=lambda entry: entry[0])
+        if best[0] <= 1:
             break
-    if not tried:
-        return _advice(case, _Candidate(FiniteDifference(), ""), float("nan"))
-    _, worst, candidate = min(tried, key=lambda entry: entry[0])
-    return _advice(case, candidate, worst)
+    return _advice(case, *best[1:])
 
 
-def _tried(case: Case, candidate: _Candidate) -> tuple[float, float]:
-    """Return the largest error of a candidate, and the largest in units of what is enough."""
-    place = case.place if candidate.scale is None else _scaled(case, candidate.scale)
-    errors = method_errors(place, candidate.method, case.curves, case.used)
-    if isinstance(errors, str):
-        return float("inf"), float("inf")
-    enough = [max(_ENOUGH, _TIMES * curve.error) for curve in case.curves[: len(errors)]]
-    return float(errors.max(initial=0.0)), float((errors / np.array(enough)).max(initial=0.0))
+def _badness(case: Case, trial: Trial) -> float:
+    """Return the largest error of a candidate, in units of what is enough."""
+    if trial.failure:
+        return float("inf")
+    return max(
+        (
+            error / max(_ENOUGH, _TIMES * curve.error)
+            for error, curve in zip(trial.errors, case.curves, strict=False)
+        ),
+        default=0.0,
+    )
 
 
 def _scaled(case: Case, scale: Any) -> Place:
@@ -146,27 +123,18 @@ def _candidates(case: Case) -> Iterator[_Candidate]:
     """Yield candidates, the cheapest first."""
     own = case.f.method
     if is_own(own):
-        yield _Candidate(own, method_text(own))
+        yield _Candidate(own)
     if not case.curves:
         return
-    yield _Candidate(FiniteDifference(), "")
+    yield _Candidate(FiniteDifference())
     if len(case.sides) == 1:
-        stencil, word = ((FORWARD, "FORWARD"), (BACKWARD, "BACKWARD"))[case.sides[0]]
-        yield _Candidate(
-            FiniteDifference(stencil),
-            f"suture.FiniteDifference(suture.stencils.{word})",
-            reason="one-sided, because the other side of x fails",
-        )
+        stencil = (FORWARD, BACKWARD)[case.sides[0]]
+        why = "one-sided, because the other side of x fails"
+        yield _Candidate(FiniteDifference(stencil), reason=why)
         return
     told = float(f"{case.noise:.0e}") if case.noise > _QUIET else None
-    suffix = "" if told is None else f", noise={told:.0e}"
-    yield _Candidate(
-        FiniteDifference(CENTRAL, noise=told),
-        f"suture.FiniteDifference(suture.stencils.CENTRAL{suffix})",
-        reason="two-sided, because the function is noisy"
-        if told
-        else "two-sided, because one side is not enough",
-    )
+    why = "the function is noisy" if told else "one side is not enough"
+    yield _Candidate(FiniteDifference(CENTRAL, noise=told), reason=f"two-sided, because {why}")
     yield from _stepped(case)
 
 
@@ -175,10 +143,8 @@ def _stepped(case: Case) -> Iterator[_Candidate]:
     scale = case.place.scale
     best = np.array([curve.chosen / scale[curve.column] for curve in case.curves])
     step = float(f"{np.exp(np.mean(np.log(best))):.0e}")
-    text = f"suture.FiniteDifference(suture.stencils.CENTRAL, step={step:.0e})"
-    yield _Candidate(
-        FiniteDifference(CENTRAL, step=step), text, reason="with the step that the sweep found"
-    )
+    why = "with the step that the sweep found"
+    yield _Candidate(FiniteDifference(CENTRAL, step=step), reason=why)
     if len(case.curves) < case.place.n or case.f._caller.scale is not None or case.place.kwargs:
         return
     # What a central difference of a function without noise multiplies the scale with.
@@ -186,14 +152,8 @@ def _stepped(case: Case) -> Iterator[_Candidate]:
     ideal = scale.copy()
     for curve in case.curves:
         ideal[curve.column] = float(f"{curve.chosen / usual:.0e}")
-    tree, typed = _scale_of(case.place, ideal)
-    yield _Candidate(
-        FiniteDifference(CENTRAL),
-        "suture.FiniteDifference(suture.stencils.CENTRAL)",
-        tree,
-        typed,
-        "with a scale, because the function varies over unlike lengths",
-    )
+    why = "with a scale, because the function varies over unlike lengths"
+    yield _Candidate(FiniteDifference(CENTRAL), *_scale_of(case.place, ideal), why)
 
 
 def _scale_of(place: Place, ideal: Array) -> tuple[Any, str]:
@@ -221,14 +181,10 @@ class _Typed(str):
 
 
 def _smoothing(case: Case) -> _Candidate:
-    from suture.directions import Gaussian
-
     count = int(np.clip(case.place.n, _FEWEST, _MOST))
     radius = float(f"{np.clip(2 * case.reach, *_RADII):.1g}")
     return _Candidate(
         FiniteDifference(CENTRAL, Gaussian(count), step=radius),
-        f"suture.FiniteDifference(suture.stencils.CENTRAL, suture.directions.Gaussian({count}), "
-        f"step={radius:g})",
         reason=f"smoothed over {radius:g} of the inputs' scale, because the function is flat",
     )
 
@@ -238,27 +194,12 @@ def is_own(method: AbstractMethod) -> bool:
     return method != FiniteDifference() and not isinstance(method, CustomVJP)
 
 
-def method_text(method: AbstractMethod) -> str:
-    """Return a method as it is typed."""
-    if not isinstance(method, FiniteDifference):
-        return f"suture.{method!r}"
-    known = [text for text, stencil in _STENCILS.items() if stencil == method.stencil]
-    parts = [f"suture.stencils.{known[0]}" if known else repr(method.stencil)]
-    parts = [] if method.stencil is None else parts
-    if repr(method.directions) != "Coordinate()":
-        parts.append(f"suture.directions.{method.directions!r}")
-    for keyword in ("step", "noise", "rtol"):
-        value = getattr(method, keyword)
-        parts += [] if value is None else [f"{keyword}={value:g}"]
-    return f"suture.FiniteDifference({', '.join(parts)})"
-
-
-def _advice(case: Case, candidate: _Candidate, error: float) -> Advice:
+def _advice(case: Case, candidate: _Candidate, trial: Trial) -> Advice:
     """Write the call."""
     f, reasons = case.f, [candidate.reason] if candidate.reason else []
     parts = [case.place.box.name]
-    if candidate.text:
-        parts.append(f"method={candidate.text}")
+    if candidate.method != FiniteDifference():
+        parts.append(f"method={written(candidate.method)}")
     if case.place.box.interface == "numpy":
         parts.append('interface="numpy"')
     if case.place.box.dtype != torch.float64:
@@ -275,16 +216,17 @@ def _advice(case: Case, candidate: _Candidate, error: float) -> Advice:
         parts.append(f"scale={shown(f._caller._given)}")
     if f._caller.bounds is not None:
         parts.append(f"bounds={shown(f._caller._given_bounds)}")
-    return Advice(tuple(parts), error, _cost(case, candidate.method), tuple(reasons))
+    return Advice(tuple(parts), trial, _cost(case, candidate.method), tuple(reasons))
 
 
 def _cost(case: Case, method: AbstractMethod) -> str:
     """Return what a gradient costs: `2n = 6 evaluations`."""
     n = case.rows.columns if case.rows is not None and case.rows.columns else case.place.n
     factor = method.cost.removesuffix("n")
+    if method.cost == "adaptive":
+        return "as many evaluations as it takes"
     if factor == method.cost:  # a number, whatever n is
         return f"{method.cost} evaluations"
     if not (factor == "" or factor.isdigit()):
         return f"{method.cost} evaluations, n = {n}"
-    total = int(factor or 1) * n
-    return f"{method.cost} = {total} evaluation{'' if total == 1 else 's'}"
+    return f"{method.cost} = {counted(int(factor or 1) * n, 'evaluation')}"

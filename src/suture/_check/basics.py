@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 
+from suture._check.findings import Precision
 from suture._check.place import Place
-from suture._check.precision import Evidence, Precision, classify
+from suture._check.precision import Evidence, classify
 from suture._check.sweep import Sweep, sweep
 from suture._noise import POINTS
 from suture._types import Array
@@ -24,8 +25,12 @@ _FAR = (1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0, 3.0)
 # Below this part of an input's size a displacement is near, above it far.
 _NEAR = 1e-4
 
-# A change that is this many standard deviations is no noise: of 10^5 normal numbers none is.
-CHANGED = 6.0
+# A change of this many standard deviations is no noise. Two values scatter by √2 of one; six of
+# those are met once in 10^6 where the deviation is estimated from 34 values, as with three inputs.
+CHANGED = 6 * 2**0.5
+
+# Steps of a sweep, up to 3e-7 of an input's size, whose values tell how a random function scatters.
+_SHORT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Basics:
         noise: (K,) standard deviations.
         used: (K,) outputs that differences are of use for.
         moved: (C, K) which output an input changes.
+        entries: (C, K) which output it changes by more than noise, also by one that repeats.
         line: (17, K) values on a line through x, and a few farther ones.
         deterministic: whether repeats were equal.
         relative: the noise relative to the largest output.
@@ -48,6 +54,7 @@ class Basics:
     noise: Array
     used: Array
     moved: Array
+    entries: Array
     line: Array
     deterministic: bool
     relative: float
@@ -61,10 +68,11 @@ def measured(place: Place, columns: Array) -> Basics:
     tables = [place.at(_points(place, spacing * _BESIDE)) for spacing in _SPACINGS]
     line, beside = _lines(place, y)
     swept = sweep(place, columns)
-    spread = np.nanstd(np.concatenate([repeats, tables[0]]), axis=0)
-    noise = np.where(np.any(repeats != y, axis=0), spread, 0.0)
-    with np.errstate(invalid="ignore"):
-        moved = np.nan_to_num(np.abs(swept.values - y)).max(axis=(1, 2)) > CHANGED * noise
+    is_random = np.any(repeats != y, axis=0)
+    draws = [repeats, tables[0], swept.values[:, :_SHORT].reshape(-1, len(y))]
+    scatter = np.where(is_random, np.nanstd(np.concatenate(draws), axis=0), 0.0)
+    largest = np.nan_to_num(np.abs(swept.values - y)).max(axis=(1, 2))
+    moved = largest > CHANGED * scatter
     evidence = Evidence(
         y=y,
         repeats=repeats,
@@ -77,12 +85,16 @@ def measured(place: Place, columns: Array) -> Basics:
     )
     precision = classify(evidence)
     noise = np.array([entry.noise for entry in precision])
+    is_noisy = np.array([entry.kind == "noisy" for entry in precision])
+    entries = moved & (largest > CHANGED * np.where(is_noisy, noise, 0.0))
     used = np.array([not entry.is_flat for entry in precision])
     # A slope is no better than rounding allows, whatever the table says.
     noise = np.maximum(noise, 2.0**-53 * np.abs(y))
-    largest = np.linalg.norm(place.y[chosen][used])
-    relative = float(np.linalg.norm(noise[used]) / largest) if largest > 0 else 0.0
-    return Basics(swept, precision, noise, used, moved, line, not np.any(repeats != y), relative)
+    size = np.linalg.norm(y[used])
+    relative = float(np.linalg.norm(noise[used]) / size) if size > 0 else 0.0
+    return Basics(
+        swept, precision, noise, used, moved, entries, line, not is_random.any(), relative
+    )
 
 
 def _sizes(place: Place) -> Array:

@@ -14,9 +14,9 @@ import math
 
 import numpy as np
 
+from suture._check.basics import Basics
 from suture._check.findings import Break, BreakKind
 from suture._check.place import Place
-from suture._check.sweep import Sweep
 from suture._types import Array
 
 # A second difference shows when it is this many standard deviations of the noise: those of four
@@ -39,23 +39,24 @@ _GROWTH = 10.0
 # A kink or a jump farther away than this part of the input's size is not near.
 _NEAR = 0.1
 
-HALVINGS = 8
-"""Rounds of the search, two evaluations each: it ends at 1/256 of a step of the sweep."""
+# Rounds of a search, two evaluations each: it ends at 1/256 of a step of the sweep. One search for
+# each eight inputs, but two in any case, costs two or three evaluations an input.
+_HALVINGS = 8
 
 
-def breaks_at(place: Place, swept: Sweep, noise: Array, used: Array) -> list[Break]:
+def breaks_at(place: Place, basics: Basics) -> list[Break]:
     """Return what is at x itself: the worst for each input."""
+    swept, noise = basics.swept, basics.noise
     y = place.y[place.chosen]
     found = []
     for c, column in enumerate(swept.columns):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ahead = (swept.values[c, :, 0] - y) / swept.taken[c, :, 0, None]
-            behind = (y - swept.values[c, :, 1]) / swept.taken[c, :, 1, None]
+        ahead, behind = swept.sides(c, y)
+        with np.errstate(invalid="ignore"):
             gap = np.abs(ahead - behind)
         one_sided = not np.isfinite(gap).any()
         if one_sided:
             gap = np.abs(ahead if np.isfinite(ahead).any() else behind)
-        gap = np.where(used, gap, 0.0)
+        gap = np.where(basics.used, gap, 0.0)
         exponents, first = _exponents(swept.steps[c], gap, noise)
         if one_sided:  # a slope that stays is no kink there
             exponents = np.where(exponents < _TANGENT, exponents, np.inf)
@@ -112,37 +113,30 @@ def _kind_at(exponent: float) -> BreakKind:
     return "vertical tangent" if exponent > _JUMP else "jump"
 
 
-def breaks_near(
-    place: Place, swept: Sweep, noise: Array, used: Array, most: int
-) -> tuple[list[Break], int]:
-    """Return what is near x, and how many suspicions were left.
-
-    Args:
-        place: where.
-        swept: the sweep.
-        noise: (K,) standard deviations.
-        used: (K,) outputs that are looked at.
-        most: how many suspicions are followed, at 2·`HALVINGS` + 3 evaluations each.
-    """
+def breaks_near(place: Place, basics: Basics) -> tuple[list[Break], int]:
+    """Return what is near x, and how many suspicions were left."""
+    columns = basics.swept.columns
     suspicions = []
-    for c in range(len(swept.columns)):
+    for c in range(len(columns)):
         for side in (0, 1):
-            suspicions += _suspicion(place, swept, c, side, noise, used)
+            suspicions += _suspicion(place, basics, c, side)
     suspicions.sort(key=lambda suspicion: -suspicion[0])
+    most = max(2, len(columns) // _HALVINGS)
     found = []
     for _, c, o, start, end in suspicions[:most]:
-        located = _search(place, int(swept.columns[c]), o, start, end, float(noise[o]))
+        located = _search(place, int(columns[c]), o, start, end, float(basics.noise[o]))
         found += [] if located is None else [located]
     return found, max(0, len(suspicions) - most)
 
 
 def _suspicion(
-    place: Place, swept: Sweep, c: int, side: int, noise: Array, used: Array
+    place: Place, basics: Basics, c: int, side: int
 ) -> list[tuple[float, int, int, float, float]]:
     """Return the first place on one side of an input where the slope changes too much.
 
     As (strength, input, output, start, end), start and end being signed displacements.
     """
+    swept, noise = basics.swept, basics.noise
     limit = _NEAR * max(place.unit[swept.columns[c]], place.scale[swept.columns[c]])
     good = np.isfinite(swept.values[c, :, side]).all(axis=1) & (swept.steps[c] <= 1.5 * limit)
     t = np.r_[0.0, swept.taken[c, good, side]]
@@ -151,7 +145,7 @@ def _suspicion(
         return []
     gaps = np.diff(t)[:, None]
     slopes = np.diff(v, axis=0) / gaps
-    change = np.where(used, np.abs(np.diff(slopes, axis=0)), 0.0)
+    change = np.where(basics.used, np.abs(np.diff(slopes, axis=0)), 0.0)
     blur = noise * (1 / gaps[1:] + 1 / gaps[:-1])
     curvature = np.where(change > blur, change / (gaps[1:] + gaps[:-1]), 0.0)
     before = np.maximum.accumulate(curvature, axis=0)[:-1]
@@ -183,7 +177,7 @@ def _search(
     t = np.linspace(start, end, 3)
     v = f(*t)
     sizes = []
-    for _ in range(HALVINGS):
+    for _ in range(_HALVINGS):
         quarters = ((t[0] + t[1]) / 2, (t[1] + t[2]) / 2)
         left, right = f(*quarters)
         ts = [t[0], quarters[0], t[1], quarters[1], t[2]]
@@ -196,7 +190,7 @@ def _search(
             break
         sizes.append(seconds[i])
         t, v = np.array(ts[i : i + 3]), vs[i : i + 3]
-    if len(sizes) < HALVINGS // 2:
+    if len(sizes) < _HALVINGS // 2:
         return None
     exponent = math.log2(sizes[0] / sizes[-1]) / (len(sizes) - 1)
     if exponent > 1.5:  # halfway between h² and h

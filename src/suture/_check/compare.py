@@ -6,11 +6,14 @@ import dataclasses
 
 import numpy as np
 
-from suture._check.findings import Curve, WrongEntry
+from suture._check.basics import Basics
+from suture._check.findings import Curve, Trial, WrongEntry
 from suture._check.place import Place, quiet
+from suture._drive import Site
 from suture._memory import Memory
-from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
+from suture._methods import AbstractMethod, CustomVJP, FiniteDifference, output_size
 from suture._rules import ask_jvp, ask_vjp
+from suture._steps import first_order
 from suture._types import Array
 from suture.directions import Coordinate
 from suture.errors import SutureError
@@ -51,18 +54,16 @@ class Along:
     additivity: float
 
 
-def along(
-    place: Place, curves: list[Curve | None], columns: Array, used: Array, floor: float
-) -> Along:
+def along(place: Place, basics: Basics, curves: list[Curve | None]) -> Along:
     """Difference along random directions, each input by its best step.
 
     Args:
         place: where.
-        curves: of the inputs `columns`, None where the slope is zero.
-        columns: (C,) the inputs that were swept.
-        used: (K,) outputs that differences are of use for.
-        floor: the largest standard deviation of the noise of an output.
+        basics: what was measured first.
+        curves: of the inputs that were swept, None where the slope is zero.
     """
+    columns, used = basics.swept.columns, basics.used
+    floor = float(np.linalg.norm(basics.noise[used]))
     steps = np.full(place.n, np.nan)
     for curve, j in zip(curves, columns, strict=True):
         if curve is not None:
@@ -71,8 +72,7 @@ def along(
     steps = np.where(np.isfinite(steps), steps, usual * place.unit)
     signs = place.generator().choice([-1.0, 1.0], (DIRECTIONS, place.n))
     moves = signs * steps / np.sqrt(max(place.n, 1))
-    free = (place.x + 2 * steps <= place.upper) & (place.x - 2 * steps >= place.lower)
-    moves = np.where(free, moves, 0.0)
+    moves = np.where(2 * steps <= place.room, moves, 0.0)
     nodes = _FOURTH.moved_nodes.real
     points = place.inside(place.x + np.multiply.outer(nodes, moves)).reshape(-1, place.n)
     values = place.at(points).reshape(len(nodes), DIRECTIONS, -1)
@@ -96,44 +96,59 @@ def _largest(values: Array) -> float:
     return float(np.nanmax(values)) if np.isfinite(values).any() else float("nan")
 
 
-def method_errors(
-    place: Place, method: AbstractMethod, curves: list[Curve], used: Array
-) -> Array | str:
-    """Return the relative error of a method for each input that has a curve; or why it failed.
-
-    Of the default method that of the second gradient: the first one calibrates.
-    """
+def trial_of(place: Place, method: AbstractMethod, curves: list[Curve], used: Array) -> Trial:
+    """Return how a method does along the inputs that have a curve."""
     if method not in place.tried:
         with quiet():
-            place.tried[method] = _method_errors(place, method, curves, used)
+            try:
+                place.tried[method] = _trial(place, method, curves, used)
+            except (SutureError, SystemExit) as error:
+                place.tried[method] = Trial(failure=str(error).splitlines()[0])
     return place.tried[method]
 
 
-def _method_errors(
-    place: Place, method: AbstractMethod, curves: list[Curve], used: Array
-) -> Array | str:
+def _trial(place: Place, method: AbstractMethod, curves: list[Curve], used: Array) -> Trial:
     room = max(1, _ROOM // max(place.m, 1))
     curves = curves[:room]
+    columns = [curve.column for curve in curves]
     tangents = np.zeros((len(curves), 1, place.n))
-    for t, curve in enumerate(curves):
-        tangents[t, 0, curve.column] = 1.0
+    tangents[np.arange(len(curves)), 0, columns] = 1.0
     shared = np.empty((len(curves), 0))
-    memory = Memory()
-    try:
-        if isinstance(method, FiniteDifference) and place.n <= min(room, _COLUMNS):
-            for _ in range(2 if method.stencil is None else 1):
-                site = place.site_of(method, memory=memory)
-                (linear,) = site.linearize([lambda slopes: slopes])
-            slopes = linear.pushforward(tangents, shared)[:, 0]
-        else:
-            site = place.site_of(method)
-            slopes = site.push(tangents[None], shared[None])[0, :, 0]
-    except (SutureError, SystemExit) as error:
-        return str(error).splitlines()[0]
+    site = place.site_of(method, memory=Memory())
+    steps = np.empty(0)
+    if isinstance(method, FiniteDifference) and place.n <= min(room, _COLUMNS):
+        is_tuned = method.stencil is None and method.step is None
+        for _ in range(2 if is_tuned else 1):
+            site = place.site_of(method, memory=site.setting.memory)
+            (linear,) = site.linearize([lambda slopes: slopes])
+        slopes = linear.pushforward(tangents, shared)[:, 0]
+        if is_compared(method):
+            steps = (_tuned_steps if is_tuned else _named_steps)(site, method)[columns]
+    else:
+        slopes = site.push(tangents[None], shared[None])[0, :, 0]
     slopes = np.where(used, slopes[:, place.chosen], 0.0)
     best = np.array([curve.slope for curve in curves])
-    errors: Array = np.linalg.norm(slopes - best, axis=1) / np.linalg.norm(best, axis=1)
-    return errors
+    errors = np.linalg.norm(slopes - best, axis=1) / np.linalg.norm(best, axis=1)
+    return Trial(tuple(errors.tolist()), tuple(steps.tolist()))
+
+
+def _named_steps(site: Site, method: FiniteDifference) -> Array:
+    """Return how far the farthest node of a stencil is from x, (n,), in units of the inputs."""
+    step = method.step or first_order(method.rule, site.stated)
+    steps: Array = step * np.abs(method.rule.moved_nodes).max() * site.scale_rows[0, 0]
+    return steps
+
+
+def _tuned_steps(site: Site, method: FiniteDifference) -> Array:
+    """Return the steps of the gradient after the one that calibrated, likewise."""
+    assert site.values is not None  # f(x) is known to the place
+    (tuning,) = site.setting.memory.calibration.tunings.values()
+    size = output_size(site.values[0])
+    steps = tuning.steps(size, site.frame.call.noise)
+    if method.rtol is not None:
+        is_central = tuning.errors(steps, size) > method.rtol * tuning.slope
+        steps = np.where(is_central, tuning.arm, steps)
+    return steps * tuning.scale
 
 
 def is_compared(method: AbstractMethod) -> bool:
@@ -146,29 +161,26 @@ def is_compared(method: AbstractMethod) -> bool:
 def check_rule(
     place: Place,
     rule: CustomVJP,
+    basics: Basics,
     curves: list[Curve | None],
-    columns: Array,
     seen: Along,
-    used: Array,
     excused: set[str],
-    moved: Array,
 ) -> tuple[list[WrongEntry], str]:
     """Compare a rule with differences by ⟨c, Jv⟩ = ⟨Jᵀc, v⟩.
 
     Args:
         place: where.
         rule: the user's.
-        curves: of the inputs `columns`.
-        columns: (C,) the inputs that were swept.
+        basics: what was measured first.
+        curves: of the inputs that were swept.
         seen: slopes along random directions.
-        used: (K,) outputs that differences are of use for.
         excused: inputs at which the function is not differentiable.
-        moved: (C,) whether any output depends on the input.
 
     Returns:
         The entries of Jᵀc that are wrong, and a complaint if the rule failed or is wrong along a
         direction only.
     """
+    used = basics.used
     cotangents = np.zeros((2, place.m))
     cotangents[:, place.chosen] = place.generator().standard_normal((2, len(used))) * used
     site = place.site_of(rule)
@@ -189,9 +201,10 @@ def check_rule(
         given[segment.start : segment.stop] = is_known
     c = cotangents[:, place.chosen]
     wrong = []
-    for curve, j, depends in zip(curves, columns, moved, strict=True):
+    depends = np.asarray(basics.moved.any(axis=1))
+    for curve, j, is_used in zip(curves, basics.swept.columns, depends, strict=True):
         name = place.name(int(j))
-        if given[j] and name not in excused and (curve is not None or not depends):
+        if given[j] and name not in excused and (curve is not None or not is_used):
             entry = _entry(name, gradients[:, j], c, curve)
             wrong += [] if entry is None else [entry]
     complaint = "" if wrong or not given.all() or excused else _directional(gradients, c, seen)

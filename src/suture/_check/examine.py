@@ -10,12 +10,11 @@ import numpy as np
 from suture._check import verdict
 from suture._check.advice import Case, advise
 from suture._check.basics import CHANGED, Basics, measured, together
-from suture._check.breaks import HALVINGS, breaks_at, breaks_near
-from suture._check.compare import Along, along, check_rule, is_compared, method_errors
-from suture._check.findings import Break, Curve, OutputPrecision, WrongEntry
+from suture._check.breaks import breaks_at, breaks_near
+from suture._check.compare import along, check_rule, is_compared, trial_of
+from suture._check.findings import Break, Precision, Trial, WrongEntry
 from suture._check.pattern import colors_of
-from suture._check.place import Place, places
-from suture._check.precision import Precision
+from suture._check.place import Place, places, spread
 from suture._check.report import Report
 from suture._check.rows import can_stack, look_at_rows
 from suture._check.sweep import STEPS, Sweep, curve
@@ -72,34 +71,36 @@ def _bound(f: Differentiable, args: Any, kwargs: Any) -> tuple[Any, Any]:
 def _columns(place: Place, budget: int | None) -> Array:
     """Return the inputs that are displaced: all, or as many as the budget allows."""
     most = INPUTS if budget is None else max(1, (budget - FIXED) // EACH)
-    if place.n <= most:
-        return np.arange(place.n)
-    return np.unique(np.round(np.linspace(0, place.n - 1, most)).astype(int))
+    return spread(place.n, most)
 
 
 def _examined(f: Differentiable, place: Place, change: str, budget: int | None) -> Report:
-    columns = _columns(place, budget)
-    basics = measured(place, columns)
-    noise, used, swept = basics.noise, basics.used, basics.swept
-    curves = [curve(place, swept, c, noise, used) for c in range(len(columns))]
-    at = breaks_at(place, swept, noise, used)
-    most = max(2, 2 * len(columns) // (2 * HALVINGS))
-    near, left = breaks_near(place, swept, noise, used, most)
+    basics = measured(place, _columns(place, budget))
+    swept, columns, used = basics.swept, basics.swept.columns, basics.used
+    curves = [curve(place, swept, c, basics.noise, used) for c in range(len(columns))]
+    known = [entry for entry in curves if entry is not None]
+    at = breaks_at(place, basics)
+    near, left = breaks_near(place, basics)
     sides = _sides(swept)
     place.toward = -1.0 if sides == (1,) else 1.0
-    seen = along(place, curves, columns, used, float(np.linalg.norm(noise[used])))
-    largest = float(noise.max(initial=0.0))
+    seen = along(place, basics, curves)
+    largest = float(basics.noise.max(initial=0.0))
     rows = look_at_rows(place, f._caller.batch_dims, largest)
     stacks = can_stack(place, largest)
-    broken = {entry.input for entry in at}
-    wrong, complaint = _rule(f, place, curves, columns, seen, used, broken, basics.moved)
-    error, failed = _method(f, place, curves, used, change)
+    wrong: list[WrongEntry] = []
+    complaint = ""
+    if isinstance(f.method, CustomVJP):
+        broken = {entry.input for entry in at}
+        wrong, complaint = check_rule(place, f.method, basics, curves, seen, broken)
+    tried = Trial()
+    if known and not change and is_compared(f.method):
+        tried = trial_of(place, f.method, known, used)
     case = Case(
         f=f,
         place=place,
         change=change,
         noise=basics.relative,
-        curves=[entry for entry in curves if entry is not None],
+        curves=known,
         used=used,
         is_flat=_is_flat(basics.precision),
         reach=_reach(place, basics),
@@ -108,34 +109,42 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
         can_stack=stacks,
         rule_is_right=not wrong and not complaint,
     )
-    report = Report(
-        name=place.box.name,
-        swept=len(columns),
-        deterministic=basics.deterministic,
-        noise=basics.relative,
-        precision=_leaves(place, basics.precision),
+    report = dataclasses.replace(
+        _report(case, basics),
         breaks=_one_of_each(at + near),
-        rows=rows,
-        vectorized=stacks,
-        unused=tuple(
-            place.name(int(j))
-            for j in columns[swept.change <= CHANGED * largest * (not basics.deterministic)]
-        ),
         agreement=seen.agreement,
         additivity=seen.additivity,
-        curves=tuple(case.curves),
-        method_error=error,
+        method_error=tried.error,
         wrong=tuple(wrong),
-        advice=None if not sides or (not used.any() and not case.is_flat) else advise(case),
+        advice=advise(case) if sides and (used.any() or case.is_flat) else None,
         remembers=_remembers(place, basics),
         together=together(place, basics),
     )
-    if len(columns) == place.n and len(place.chosen) == place.m:
-        pattern = basics.moved.T
-        report = dataclasses.replace(report, pattern=pattern, colors=colors_of(pattern))
-    problems = verdict.problems(report, f, case, complaint, failed)
+    problems = verdict.problems(report, f, case, complaint, tried.failure)
     notes = verdict.notes(report, place, case, left)
     return _finished(dataclasses.replace(report, problems=problems, notes=notes), place)
+
+
+def _report(case: Case, basics: Basics) -> Report:
+    """Return what the case and the first measurements say."""
+    place, swept = case.place, basics.swept
+    largest = float(basics.noise.max(initial=0.0))
+    unseen = 0.0 if basics.deterministic else CHANGED * largest
+    is_whole = len(swept.columns) == place.n and len(place.chosen) == place.m
+    pattern = basics.entries.T if is_whole else None
+    return Report(
+        name=place.box.name,
+        swept=len(swept.columns),
+        deterministic=basics.deterministic,
+        noise=basics.relative,
+        precision=_leaves(place, basics.precision),
+        rows=case.rows,
+        vectorized=case.can_stack,
+        unused=tuple(place.name(int(j)) for j in swept.columns[swept.change <= unseen]),
+        pattern=pattern,
+        colors=None if pattern is None else colors_of(pattern),
+        curves=tuple(case.curves),
+    )
 
 
 def _finished(report: Report, place: Place) -> Report:
@@ -190,37 +199,7 @@ def _remembers(place: Place, basics: Basics) -> bool:
     return bool(np.any(np.abs(again - place.y[place.chosen]) > allowed))
 
 
-def _method(
-    f: Differentiable, place: Place, curves: list[Curve | None], used: Array, change: str
-) -> tuple[float, str]:
-    """Return the largest error of the method that f was given, or why it failed."""
-    known = [entry for entry in curves if entry is not None]
-    if change or not known or not is_compared(f.method):
-        return float("nan"), ""
-    errors = method_errors(place, f.method, known, used)
-    if isinstance(errors, str):
-        return float("nan"), errors
-    return float(errors.max(initial=0.0)), ""
-
-
-def _rule(
-    f: Differentiable,
-    place: Place,
-    curves: list[Curve | None],
-    columns: Array,
-    seen: Along,
-    used: Array,
-    broken: set[str],
-    moved: Array,
-) -> tuple[list[WrongEntry], str]:
-    if not isinstance(f.method, CustomVJP):
-        return [], ""
-    return check_rule(
-        place, f.method, curves, columns, seen, used, broken, np.asarray(moved.any(axis=1))
-    )
-
-
-def _leaves(place: Place, precision: list[Precision]) -> tuple[OutputPrecision, ...]:
+def _leaves(place: Place, precision: list[Precision]) -> tuple[Precision, ...]:
     """Sum up the precision of the outputs of each leaf."""
     entries = []
     for output, path in zip(place.frame.form.outputs, place.output_paths, strict=True):
@@ -232,13 +211,13 @@ def _leaves(place: Place, precision: list[Precision]) -> tuple[OutputPrecision, 
         for kind in dict.fromkeys(entry.kind for entry in own):
             alike = [entry for entry in own if entry.kind == kind]
             entries.append(
-                OutputPrecision(
-                    path,
-                    len(alike),
+                Precision(
                     kind,
                     max(entry.noise for entry in alike),
                     max(entry.digits for entry in alike),
                     min(entry.quantum for entry in alike),
+                    path,
+                    len(alike),
                 )
             )
     return tuple(entries)

@@ -9,7 +9,28 @@ from suture._types import Array
 
 _VERB = "suture.differentiable"
 
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 color`, `2 colors`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 BreakKind: TypeAlias = Literal["kink", "jump", "vertical tangent"]
+
+PrecisionKind: TypeAlias = Literal[
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "digits",
+    "quantized",
+    "piecewise constant",
+    "constant",
+    "random",
+    "noisy",
+    "integer",
+    "unknown",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +115,29 @@ class Curve:
 
 
 @dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a method did at x, along the inputs that have a curve.
+
+    Of the default method it is the second gradient: the first one calibrates.
+
+    Attributes:
+        errors: (C,) relative errors of its slopes; empty where it failed or was not tried.
+        steps: (C,) how far it displaced them, in units of the inputs; empty where it has no step
+            before it looks.
+        failure: why it failed, empty if it did not.
+    """
+
+    errors: tuple[float, ...] = ()
+    steps: tuple[float, ...] = ()
+    failure: str = ""
+
+    @property
+    def error(self) -> float:
+        """The largest error, NaN if unknown."""
+        return max(self.errors, default=float("nan"))
+
+
+@dataclasses.dataclass(frozen=True)
 class WrongEntry:
     """An entry of Jᵀc that a rule has wrong.
 
@@ -111,25 +155,29 @@ class WrongEntry:
 
 
 @dataclasses.dataclass(frozen=True)
-class OutputPrecision:
-    """What the numbers of one leaf of the result are.
+class Precision:
+    """What the numbers of an output are, or of all outputs alike in one leaf of the result.
 
     Attributes:
-        name: `result['loss']`.
-        count: how many of its numbers this is said of.
-        kind: "float64", "float32", "float16", "bfloat16", "digits", "quantized", "piecewise
-            constant", "constant", "random", "noisy", "integer" or "unknown".
-        noise: the largest standard deviation, in units of the output.
-        digits: how many are printed, 0 where that is not what it is.
+        kind: "noisy" is noise that repeats and is no known format.
+        noise: the (largest) standard deviation, in units of the output.
+        digits: how many significant digits are printed, 0 where that is not what it is.
         quantum: the smallest difference between two values, 0 for formats.
+        name: of the leaf, `result['loss']`.
+        count: how many of its numbers this is said of.
     """
 
-    name: str
-    count: int
-    kind: str
-    noise: float
-    digits: int
-    quantum: float
+    kind: PrecisionKind
+    noise: float = 0.0
+    digits: int = 0
+    quantum: float = 0.0
+    name: str = ""
+    count: int = 1
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether no difference is of use."""
+        return self.kind in ("piecewise constant", "constant", "unknown")
 
     def __str__(self) -> str:
         """Return it in words: `6 printed digits`."""
@@ -153,15 +201,20 @@ class Advice:
 
     Attributes:
         parts: the arguments of `differentiable`.
-        error: the largest relative error of a slope that it has at x, NaN if unknown.
+        trial: how it did at x.
         cost: what a gradient costs.
         reasons: why it is not the shortest call.
     """
 
     parts: tuple[str, ...]
-    error: float
+    trial: Trial
     cost: str
     reasons: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> float:
+        """The largest relative error of a slope that it has at x, NaN if unknown."""
+        return self.trial.error
 
     @property
     def code(self) -> str:

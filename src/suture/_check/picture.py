@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from suture._check.findings import Curve
+from suture._check.findings import Curve, Trial, counted
 from suture._check.report import Report
 from suture.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -41,26 +43,40 @@ def draw(report: Report) -> Figure:
             'pip install "suture[plot]"',
         ) from error
     has_pattern = report.pattern is not None and report.pattern.size > 1
-    curves = sorted(report.curves, key=lambda curve: -curve.error)[: _PANELS - has_pattern]
-    panels = max(1, len(curves) + has_pattern)
+    trial = Trial() if report.advice is None else report.advice.trial
+    drawn = list(zip_longest(report.curves, trial.steps, trial.errors))
+    drawn = sorted(drawn, key=lambda entry: -entry[0].error)[: _PANELS - has_pattern]
+    panels = max(1, len(drawn) + has_pattern)
     columns = min(panels, _COLUMNS)
     rows = -(-panels // columns)
     size = (max(5.0, 3.4 * columns), 0.9 + 2.9 * rows)
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis, curve in zip(axes, curves, strict=False):
+    for axis, (curve, step, off) in zip(axes, drawn, strict=False):
         _draw_curve(axis, curve)
+        # Beyond the sweep there is nothing to compare with: the complex step is at 1e-30.
+        if step is not None and off is not None and curve.steps[0] <= step <= curve.steps[-1]:
+            _draw_step(axis, step, off)
     if has_pattern:
-        _draw_pattern(axes[len(curves)], report)
-    for axis in axes[len(curves) + has_pattern :]:
+        _draw_pattern(axes[len(drawn)], report)
+    for axis in axes[len(drawn) + has_pattern :]:
         axis.set_axis_off()
-    if curves:
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    elif not has_pattern:
+    if not drawn and not has_pattern:
         axes[0].text(0.5, 0.5, "no input has a slope here", ha="center", va="center")
+    _draw_legend(figure, axes)
     figure.suptitle(f"{report.name}: error of a difference by its step")
     return figure
+
+
+def _draw_legend(figure: Figure, axes: list[Axes]) -> None:
+    """Explain what is in any of the panels, once."""
+    entries: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        entries.update(zip(labels, handles, strict=True))
+    if entries:
+        handles, labels = list(entries.values()), list(entries)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
@@ -92,12 +108,29 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _draw_step(axes: Axes, step: float, error: float) -> None:
+    """Mark the step of the recommended call, and the error of its slope.
+
+    One-sided differences are above the curve, which is of two-sided ones.
+    """
+    axes.loglog(
+        [step],
+        [max(error, _LOWEST)],
+        "D",
+        ms=7,
+        mfc="none",
+        mec=_LIGHT,
+        mew=1.8,
+        label="step of the recommended call",
+    )
+
+
 def _draw_pattern(axes: Axes, report: Report) -> None:
     from matplotlib.ticker import MaxNLocator
 
     assert report.pattern is not None
     axes.imshow(report.pattern, cmap="Blues", vmin=0, vmax=1.3, aspect="auto", interpolation="none")
-    colors = f"{report.colors} color{'' if report.colors == 1 else 's'}"
+    colors = counted(report.colors or 0, "color")
     axes.set_title(f"which output depends on which input, {colors}", fontsize="medium")
     axes.set_xlabel("input", fontsize="small")
     axes.set_ylabel("output", fontsize="small")

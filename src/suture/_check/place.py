@@ -6,9 +6,11 @@ the failure is kept with its place.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from suture import _tree
-from suture._check.findings import Failure
+from suture._check.findings import Failure, Trial
 from suture._drive import Site
 from suture._evaluate import Evaluator, Request
 from suture._frame import BlackBox, Counter, Frame
@@ -45,9 +47,10 @@ class Place:
         scale: (n,) what the library takes for the typical sizes of the inputs.
         unit: (n,) |x_j|, or the scale where x_j is zero: what the steps of a sweep are
             multiples of.
+        room: (n,) how far an input may go both up and down.
         chosen: which outputs the experiments keep, all of them up to `OUTPUTS`.
         failures: what failed, with the place.
-        tried: the errors of methods, see `compare.method_errors`.
+        tried: how methods did, see `compare.trial_of`.
         seconds: of each evaluation.
         toward: 1, or -1 where points above x fail: the sign of one-sided displacements.
         change: the largest change of any output in the last evaluations of `at`.
@@ -62,7 +65,7 @@ class Place:
         self.seconds: list[float] = []
         self.counter = Counter()
         self.failures: list[Failure] = []
-        self.tried: dict[AbstractMethod, Array | str] = {}
+        self.tried: dict[AbstractMethod, Trial] = {}
         self.change = 0.0
         self.toward = 1.0
         self.box = dataclasses.replace(box, fn=_timed(box.fn, self.seconds))
@@ -87,8 +90,11 @@ class Place:
         self.y: Array = values[0, 0]
         self.scale: Array = self.site.scale_rows[0, 0]
         self.unit = self._unit()
-        self.chosen = _spread(self.m, OUTPUTS)
-        self.lower, self.upper = self._bounds()
+        self.chosen = spread(self.m, OUTPUTS)
+        room = self.site.surroundings.room(0)
+        self.room = np.full(self.n, np.inf)
+        if room is not None:
+            self.room = np.minimum(room.rows_down, room.rows_up)[0]
 
     def site_of(
         self, method: AbstractMethod, values: Array | None = None, memory: Memory | None = None
@@ -123,42 +129,33 @@ class Place:
         """Return |x_j|, and the scale for zeros, for parts of complex numbers, and if given."""
         size = np.abs(self.x)
         fixed = size == 0
-        for segment, scale in zip(self.inputs.layout.segments, self._wanted_scales(), strict=True):
+        scales = itertools.compress(self.frame.call.scales, self.wanted)
+        for segment, scale in zip(self.inputs.layout.segments, scales, strict=True):
             if scale is not None or segment.leaf.dtype.is_complex:
                 fixed[segment.start : segment.stop] = True
         unit: Array = np.where(fixed, self.scale, size)
         return unit
 
-    def _wanted_scales(self) -> list[Any]:
-        scales = self.frame.call.scales
-        return [scale for scale, want in zip(scales, self.wanted, strict=True) if want]
-
-    def _bounds(self) -> tuple[Array, Array]:
-        """Return the lower and the upper bound of each input, infinite without one."""
-        lower, upper = np.full(self.n, -np.inf), np.full(self.n, np.inf)
-        given = self.frame.call.bounds
-        own = [pair for pair, want in zip(given, self.wanted, strict=True) if want]
-        for segment, pair in zip(self.inputs.layout.segments, own, strict=True):
-            if pair is not None and not segment.leaf.dtype.is_complex:
-                part = slice(segment.start, segment.stop)
-                for side, bound in zip((lower, upper), pair, strict=True):
-                    side[part] = np.broadcast_to(bound, segment.leaf.shape).reshape(-1)
-        return lower, upper
-
     def inside(self, points: Array) -> Array:
         """Return points (…, n) rounded as the black box receives them, and within the bounds."""
-        clipped = np.clip(points, self.lower, self.upper)
-        if not self.inputs.layout.exact:
-            clipped, _ = self.inputs.layout.round(clipped, None)  # type: ignore[assignment]
-        # Rounding may have crossed a bound.
-        return np.where((clipped < self.lower) | (clipped > self.upper), self.x, clipped)
+        bring = self.site.surroundings.round(0)
+        if bring is None:
+            return points
+        rows, _ = bring(points[..., None, :].copy(), None)
+        assert rows is not None  # as there were points
+        return rows[..., 0, :]
 
     def whole(self, points: Array) -> Array:
         """Return all outputs (P, m) at points (P, n) that are `inside`; NaN where f failed."""
+        if self.box.vectorized and len(points):
+            with quiet(), contextlib.suppress(SutureError, SystemExit):
+                return self.evaluator.evaluate([request(points)])[0][:, 0]
+        return self.each(points)
+
+    def each(self, points: Array) -> Array:
+        """Return the same from a call for each point."""
         values = np.full((len(points), self.m), np.nan)
         with quiet():
-            if self.box.vectorized and len(points) and self._all_at_once(points, values):
-                return values
             for p, point in enumerate(points):
                 self._one(point, values[p])
         return values
@@ -166,7 +163,6 @@ class Place:
     def at(self, points: Array) -> Array:
         """Return the chosen outputs (P, len(chosen)) at points (P, n); sets `change`."""
         self.change = 0.0
-        self.toward = 1.0
         size = len(points) if self.m <= OUTPUTS else 1
         values = np.full((len(points), len(self.chosen)), np.nan)
         for start in range(0, len(points), size or 1):
@@ -176,16 +172,9 @@ class Place:
             self.change = max(self.change, float(change))
         return values
 
-    def _all_at_once(self, points: Array, values: Array) -> bool:
-        try:
-            values[:] = self.evaluator.evaluate([_request(points)])[0][:, 0]
-        except (SutureError, SystemExit):
-            return False
-        return True
-
     def _one(self, point: Array, value: Array) -> None:
         try:
-            value[:] = self.evaluator.evaluate([_request(point[None])])[0][0, 0]
+            value[:] = self.evaluator.evaluate([request(point[None])])[0][0, 0]
         except (SutureError, SystemExit) as error:
             text = (str(error) or type(error).__name__).splitlines()[0]
             distance = float(np.abs((point - self.x) / self.scale).max(initial=0.0))
@@ -204,8 +193,7 @@ class Place:
     @functools.cached_property
     def leaf_names(self) -> list[str]:
         """What each displaced leaf is called."""
-        names = self.frame.names()
-        return [name for name, want in zip(names, self.wanted, strict=True) if want]
+        return list(itertools.compress(self.frame.names(), self.wanted))
 
     def name(self, column: int) -> str:
         """Return what an input is called: `w[3]`, `z[0].imag`."""
@@ -235,7 +223,8 @@ class Place:
         return self.site._draw(0)()
 
 
-def _request(points: Array) -> Request:
+def request(points: Array) -> Request:
+    """Ask for points (P, n)."""
     return Request(0, points[:, None, :].copy(), np.empty((len(points), 0)), True)
 
 
@@ -249,7 +238,7 @@ def _index(flat: int, shape: Sequence[int], is_complex: bool) -> str:
     return f"[{', '.join(str(int(i)) for i in np.unravel_index(flat, shape))}]{part}"
 
 
-def _spread(count: int, most: int) -> Array:
+def spread(count: int, most: int) -> Array:
     """Return `most` of `count` positions, evenly spread, the first and the last among them."""
     if count <= most:
         return np.arange(count)

@@ -7,30 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, TypeAlias
 
 import numpy as np
 
+from suture._check.findings import Precision, PrecisionKind
 from suture._noise import FINE, SHORT, most_noise, noise_of
 from suture._types import Array
 
-Kind: TypeAlias = Literal[
-    "float64",
-    "float32",
-    "float16",
-    "bfloat16",
-    "digits",
-    "quantized",
-    "piecewise constant",
-    "constant",
-    "random",
-    "noisy",
-    "unknown",
-]
-
 # Bits of the significand, and how far below them the longest of many values may stay: one of 30
 # values has its last two bits clear in all but 4^-30 of cases.
-_BITS: tuple[tuple[Kind, int], ...] = (("bfloat16", 8), ("float16", 11), ("float32", 24))
+_BITS: tuple[tuple[PrecisionKind, int], ...] = (("bfloat16", 8), ("float16", 11), ("float32", 24))
 _SPARE = 1
 
 # A float64 is printed in full with 17 digits. One in a thousand survives 14, so that of several
@@ -59,28 +45,6 @@ _AGREE = 4.0
 # a sum of 10^4 terms is off by 1e-14 to 1e-12. That of float32, 6e-8, spreads as far.
 _ROUNDING = 1e-12
 _SINGLE = (2e-9, 2e-6)
-
-
-@dataclasses.dataclass(frozen=True)
-class Precision:
-    """What the numbers of one output are.
-
-    Attributes:
-        kind: see `Kind`; "noisy" is deterministic noise that is no known format.
-        noise: its standard deviation, in units of the output.
-        digits: how many significant digits are printed, 0 where that is not what it is.
-        quantum: the smallest difference between two values, 0 for formats.
-    """
-
-    kind: Kind
-    noise: float
-    digits: int = 0
-    quantum: float = 0.0
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether no difference is of use."""
-        return self.kind in ("piecewise constant", "constant", "unknown")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,15 +109,15 @@ def _classify(evidence: Evidence, o: int, noise: float) -> Precision:
         [part[:, o] for part in (evidence.line, evidence.swept, *evidence.tables)]
     )
     values = values[np.isfinite(values)]
-    if not np.isfinite(y) or not len(values):
-        return Precision("unknown", 0.0)
+    if len(values) <= 1:  # f(x) alone, in the middle of the line
+        return Precision("unknown")
     repeats = evidence.repeats[:, o]
     if np.any(repeats != y):
         draws = np.concatenate([repeats, evidence.tables[0][:, o]])
         return Precision("random", float(np.nanstd(draws, ddof=1)))
     values = np.unique(values)
     if len(values) == 1:
-        return Precision("constant", 0.0)
+        return Precision("constant")
     return _of_values(evidence, o, values, noise)
 
 
@@ -164,7 +128,7 @@ def _of_values(evidence: Evidence, o: int, values: Array, noise: float) -> Preci
     line = evidence.line[:, o]
     jump = float(np.median(np.diff(values)))
     if flat and len(np.unique(line[np.isfinite(line)])) <= _FEW:
-        return Precision("piecewise constant", 0.0, quantum=jump)
+        return Precision("piecewise constant", quantum=jump)
     read = values[:: max(1, len(values) // _READ)]
     known = _lattice(read) or _format(read)
     if known is not None:
@@ -239,7 +203,7 @@ def _format(values: Array) -> Precision | None:
     longest = int(lengths.max(initial=0))
     for kind, bits in _BITS:
         if bits - _SPARE <= longest <= bits and float(np.mean(lengths >= bits - 3)) > 0.5:
-            return Precision(kind, 0.0)
+            return Precision(kind)
     return None
 
 

@@ -13,9 +13,10 @@ from suture._check.findings import (
     Break,
     Curve,
     Failure,
-    OutputPrecision,
+    Precision,
     Rows,
     WrongEntry,
+    counted,
 )
 from suture._types import Array
 
@@ -79,7 +80,7 @@ class Report:
     remembers: bool = False
     together: float = float("nan")
     noise: float = 0.0
-    precision: tuple[OutputPrecision, ...] = ()
+    precision: tuple[Precision, ...] = ()
     breaks: tuple[Break, ...] = ()
     failures: tuple[Failure, ...] = ()
     rows: Rows | None = None
@@ -141,8 +142,8 @@ class Report:
         if not self.evaluations:
             return f"{self.name}: could not be evaluated"
         return (
-            f"{self.name}: {_count(self.n, 'input')}, {_count(self.m, 'output')}, "
-            f"{_count(self.evaluations, 'evaluation')} of {_time(self.seconds)}"
+            f"{self.name}: {counted(self.n, 'input')}, {counted(self.m, 'output')}, "
+            f"{counted(self.evaluations, 'evaluation')} of {_time(self.seconds)}"
         )
 
     def verdict(self) -> str:
@@ -203,7 +204,7 @@ class Report:
             return f"no: f(x) differs from call to call, {noise}"
         return f"yes, {noise}"
 
-    def _precise(self, entry: OutputPrecision) -> str:
+    def _precise(self, entry: Precision) -> str:
         total = sum(other.count for other in self.precision if other.name == entry.name)
         some = "" if total == entry.count else f" ({entry.count} of {total})"
         return f"{entry.name}{some}: {entry}"
@@ -217,7 +218,7 @@ class Report:
 
     def _failed(self) -> str:
         first = self.failures[0]
-        count = _count(len(self.failures), "point")
+        count = counted(len(self.failures), "point")
         return f"{count}, the nearest at {first.place}: {first.message}"
 
     def _rows(self) -> str:
@@ -244,7 +245,7 @@ class Report:
         if self.pattern is not None and self.colors is not None:
             filled, size = int(self.pattern.sum()), self.pattern.size
             parts.append(
-                f"{filled} of {size} entries of the Jacobian, {_count(self.colors, 'color')}"
+                f"{filled} of {size} entries of the Jacobian, {counted(self.colors, 'color')}"
             )
         return "; ".join(parts)
 
@@ -290,10 +291,6 @@ def _wrapped(first: str, text: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _time(seconds: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from suture import _results, _tree
 from suture._check.findings import Rows
-from suture._check.place import Place, frame_with
+from suture._check.place import Place, frame_with, request
 from suture._evaluate import Evaluator, Request
 from suture._inputs import Inputs
 from suture._layout import Layout
@@ -29,6 +29,8 @@ _DEVIATIONS = 10.0
 # Points of a trial call; an unusual number would be better than 2, which is also a usual shape.
 _POINTS = 3
 
+_FAILED = Rows(None, None, "points near x fail")
+
 
 def look_at_rows(place: Place, claimed: Any, noise: float) -> Rows | None:
     """Say whether rows are independent, None where there is no batch to be seen.
@@ -43,7 +45,10 @@ def look_at_rows(place: Place, claimed: Any, noise: float) -> Rows | None:
         return _verdict(place, claimed, noise, "")
     if count is None:
         return None
-    dims, told = _dims(place, count, noise)
+    found = _dims(place, count, noise)
+    if found is None:
+        return _FAILED
+    dims, told = found
     if 0 not in dims:
         return Rows(False, None, told) if told else None
     everything: list[Any] = [None] * len(place.frame.constants)
@@ -66,6 +71,11 @@ def look_at_rows(place: Place, claimed: Any, noise: float) -> Rows | None:
     return verdict
 
 
+def _allowed(place: Place, noise: float) -> float:
+    """Return how much the same row may differ from call to call."""
+    return max(_SAME * float(np.abs(place.y).max(initial=0.0)), _DEVIATIONS * noise)
+
+
 def _batch(place: Place) -> int | None:
     """Return the size that dimension 0 of every output has, None if there is none above 1."""
     outputs = [output for output in place.frame.form.outputs if output.kind != "other"]
@@ -76,13 +86,14 @@ def _batch(place: Place) -> int | None:
     return count if count > 1 else None
 
 
-def _dims(place: Place, count: int, noise: float) -> tuple[list[int | None], str]:
+def _dims(place: Place, count: int, noise: float) -> tuple[list[int | None], str] | None:
     """Return dimension 0 for each leaf that is batched, and what coupled the others.
 
     Some rows of one leaf are displaced, then the others: outputs of rows that stayed must stay.
+    None where f failed.
     """
     generator = place.generator()
-    allowed = max(_SAME * float(np.abs(place.y).max(initial=0.0)), _DEVIATIONS * noise)
+    allowed = _allowed(place, noise)
     dims: list[int | None] = []
     told = ""
     segments = iter(zip(place.inputs.layout.segments, place.leaf_names, strict=True))
@@ -103,7 +114,7 @@ def _dims(place: Place, count: int, noise: float) -> tuple[list[int | None], str
         points = place.inside(place.x + place.toward * _MOVE * place.unit * move)
         change = np.abs(place.whole(points) - place.y)
         if not np.isfinite(change).all():
-            return [None] * len(place.wanted), "cannot be told, because points near x fail"
+            return None
         others, own = _row_changes(place, change, count, half)
         dims.append(0 if others <= allowed < own else None)
         if others > allowed:
@@ -141,6 +152,8 @@ def _verdict(place: Place, batch_dims: Any, noise: float, told: str) -> Rows:
         inputs = Inputs(frame, place.tensors, 0, place.wanted)
         points, flat = _trial_points(place, inputs)
         expected = place.whole(flat)
+        if not np.isfinite(expected).all():
+            return _FAILED
         (values,) = Evaluator(inputs).evaluate([Request(0, *points, True)])
     except (SutureError, SystemExit) as error:
         return Rows(False, None, str(error).splitlines()[0])
@@ -149,7 +162,7 @@ def _verdict(place: Place, batch_dims: Any, noise: float, told: str) -> Rows:
         np.concatenate([_results.unstore(o, v[None]).reshape(-1) for o in _of(place.frame)])
         for v in expected
     ]
-    allowed = max(_SAME * float(np.abs(place.y).max(initial=0.0)), _DEVIATIONS * noise)
+    allowed = _allowed(place, noise)
     with np.errstate(invalid="ignore"):
         same = np.abs(np.array(own) - np.array(before)).max(initial=0.0) <= allowed
     if not same:
@@ -193,16 +206,10 @@ def can_stack(place: Place, noise: float) -> bool:
     try:
         frame = frame_with(place, dataclasses.replace(place.box, vectorized=True), None)
         inputs = Inputs(frame, place.tensors, 0, place.wanted)
-        request = Request(0, points[:, None], np.empty((_POINTS, 0)), True)
-        (values,) = Evaluator(inputs).evaluate([request])
+        (values,) = Evaluator(inputs).evaluate([request(points)])
     except (SutureError, SystemExit):
         return False
     if values.shape != (_POINTS, 1, place.m):
         return False
-    allowed = max(_SAME * float(np.abs(place.y).max(initial=0.0)), _DEVIATIONS * noise)
-    expected = (
-        place.whole(points)
-        if not place.box.vectorized
-        else np.concatenate([place.whole(point[None]) for point in points])
-    )
-    return bool(np.abs(values[:, 0] - expected).max(initial=0.0) <= allowed)
+    difference = np.abs(values[:, 0] - place.each(points))
+    return bool(difference.max(initial=0.0) <= _allowed(place, noise))

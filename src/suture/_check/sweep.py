@@ -42,6 +42,13 @@ class Sweep:
     asked: Array
     change: Array
 
+    def sides(self, c: int, y: Array) -> tuple[Array, Array]:
+        """Return the slopes (S, K) of one input up and down from x, where f(x) is y."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ahead = (self.values[c, :, 0] - y) / self.taken[c, :, 0, None]
+            behind = (y - self.values[c, :, 1]) / self.taken[c, :, 1, None]
+        return ahead, behind
+
 
 def sweep(place: Place, columns: Array) -> Sweep:
     """Evaluate: at most 2·`STEPS` evaluations for each of the inputs `columns`."""
@@ -85,11 +92,7 @@ def curve(place: Place, swept: Sweep, c: int, noise: Array, used: Array) -> Curv
     h, d = steps[at], slopes[at]
     floors = float(np.linalg.norm(noise[used])) / np.sqrt(2) / h
     lengths = np.linalg.norm(d, axis=1)
-    neighbors = np.linalg.norm(np.diff(d, axis=0), axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unrest = (neighbors + floors[:-1]) / np.maximum(lengths[1:], lengths[:-1])
-    # The calmest place: where the slope of the next step is the same, but for the noise.
-    calm = int(np.argmin(np.nan_to_num(unrest, nan=np.inf)))
+    calm = _calmest(d, lengths, floors)
     ratio = (h[calm + 1] / h[calm]) ** order
     best = (ratio * d[calm] - d[calm + 1]) / (ratio - 1)
     size = float(np.linalg.norm(best))
@@ -120,15 +123,21 @@ def curve(place: Place, swept: Sweep, c: int, noise: Array, used: Array) -> Curv
 
 def _slopes(swept: Sweep, c: int, y: Array) -> tuple[Array, int]:
     """Return two-sided slopes (S, K) and their order 2; one-sided ones where a side is missing."""
-    up, down = swept.values[c, :, 0], swept.values[c, :, 1]
-    one, other = swept.taken[c, :, 0, None], swept.taken[c, :, 1, None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        both = (up - down) / (one + other)
-        if np.isfinite(both).all(axis=1).sum() >= 4:
-            return both, 2
-        forward, backward = (up - y) / one, (y - down) / other
-    ahead = np.isfinite(forward).all(axis=1).sum() >= np.isfinite(backward).all(axis=1).sum()
-    return (forward if ahead else backward), 1
+        change = swept.values[c, :, 0] - swept.values[c, :, 1]
+        both = change / swept.taken[c].sum(axis=1, keepdims=True)
+    if np.isfinite(both).all(axis=1).sum() >= 4:
+        return both, 2
+    sides = swept.sides(c, y)
+    return max(sides, key=lambda slopes: int(np.isfinite(slopes).all(axis=1).sum())), 1
+
+
+def _calmest(slopes: Array, lengths: Array, floors: Array) -> int:
+    """Return where the slope of the next step is the same, but for the noise."""
+    neighbors = np.linalg.norm(np.diff(slopes, axis=0), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unrest = (neighbors + floors[:-1]) / np.maximum(lengths[1:], lengths[:-1])
+    return int(np.argmin(np.nan_to_num(unrest, nan=np.inf)))
 
 
 def _truncation(h: Array, errors: Array, floors: Array, chosen: int, order: int) -> float:

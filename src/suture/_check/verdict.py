@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from suture._check.advice import Case, is_own, method_text
-from suture._check.findings import OutputPrecision, WrongEntry
+from suture._check.advice import Case, is_own
+from suture._check.findings import Precision, WrongEntry
 from suture._check.place import Place
 from suture._check.report import Report
+from suture._check.written import written
 from suture._module import Differentiable
 
 # A method is wrong when a slope is off by more than this: an optimizer still goes down hill at
@@ -40,10 +41,10 @@ def empty(place: Place) -> tuple[str, ...]:
     return ("nothing to differentiate: return floating numbers, for example `result.double()`",)
 
 
-def integers(place: Place) -> tuple[OutputPrecision, ...]:
+def integers(place: Place) -> tuple[Precision, ...]:
     """Return the leaves of the result that are integers."""
     return tuple(
-        OutputPrecision(path, int(np.prod(output.shape)), "integer", 0.0, 0, 1.0)
+        Precision("integer", quantum=1.0, name=path, count=int(np.prod(output.shape)))
         for output, path in zip(place.frame.form.outputs, place.output_paths, strict=True)
         if output.kind == "integer"
     )
@@ -78,15 +79,27 @@ def problems(
             f"`{name}` is not differentiable here: single inputs change nothing, but several "
             "together do"
         )
-    if not report.deterministic and not report.curves and not case.is_flat:
-        found.append(
-            "the noise drowns every slope: average the function over several calls, or smooth it"
-        )
-    if not case.sides:
+    if not report.curves and not case.is_flat:
+        found += _drowned(report)
+    if any(failure.distance == 0 for failure in case.place.failures):
+        found.append(f"`{name}` fails at x itself in some calls and not in others: mend that first")
+    elif not case.sides:
         found.append(f"`{name}` fails on both sides of x: move x inside, with `torch.clamp`")
     found += _step(report, f, case, failed) if not bad else []
     found += _claims(report, f)
     return tuple(found)
+
+
+def _drowned(report: Report) -> list[str]:
+    """Say what helps where no input has a slope, if that is because of noise."""
+    kinds = {entry.kind for entry in report.precision}
+    if not report.deterministic:
+        fix = "average the function over several calls, or smooth it"
+    elif "noisy" in kinds:
+        fix = "smooth the function"
+    else:
+        return []
+    return [f"the noise drowns every slope: {fix}"]
 
 
 def _is_differentiable(report: Report) -> bool:
@@ -116,7 +129,7 @@ def _step(report: Report, f: Differentiable, case: Case, failed: str) -> list[st
     best = max((curve.error for curve in report.curves), default=0.0)
     if is_own(f.method) and report.method_error > max(_WRONG, 10 * best):
         return [
-            f"the step is wrong: slopes of `{method_text(f.method)}` are off by up to "
+            f"the step is wrong: slopes of `{written(f.method)}` are off by up to "
             f"{_percent(report.method_error)}, and a better step reaches {best:.0e}"
         ]
     if report.advice is not None and report.advice.error > max(_WRONG, 10 * best):

@@ -8,6 +8,7 @@ from collections.abc import Generator
 import numpy as np
 
 from suture import _steps
+from suture._methods._arms import are_free
 from suture._methods._base import (
     AbstractMethod,
     Contract,
@@ -19,7 +20,13 @@ from suture._methods._base import (
     Pushforward,
 )
 from suture._methods._checks import check_directions
-from suture._methods._displace import blocks, directions_per_block, joined, unit_length
+from suture._methods._displace import (
+    blocks,
+    directions_per_block,
+    joined,
+    own_columns,
+    unit_length,
+)
 from suture._methods._lines import Lines
 from suture._methods._search import ARM, ROUNDS, extrapolated, searched
 from suture._stencil import richardson
@@ -120,7 +127,8 @@ class AdaptiveDifference(AbstractMethod):
             errors.append(np.linalg.norm(error.reshape(len(error), -1), axis=1))
             norms.append(np.linalg.norm(slopes.reshape(len(slopes), -1), axis=1))
             if block.ndim == 1:
-                slopes = slopes / _column_units(primal, block)
+                scales = own_columns(primal, block, primal.scale_rows, primal.scale_shared)
+                slopes = slopes / scales[:, :, None]
             kept.append(keep(slopes))
         dense = seeds.ndim > 1  # slopes by unit vectors are per unit of x already
         return Linearization(
@@ -181,10 +189,7 @@ class AdaptiveDifference(AbstractMethod):
         """Leave inputs that cannot move in any row out of dense seeds: their gradient is 0."""
         if seeds.ndim == 1 or primal.room is None:
             return seeds
-        room = primal.room
-        free_rows = np.any(room.rows_down + room.rows_up > 0, axis=0)
-        free_shared = room.shared_down + room.shared_up > 0
-        return np.asarray(seeds * np.concatenate([free_rows, free_shared]))
+        return np.asarray(np.where(are_free(primal), seeds, 0.0))
 
 
 def _stuck(directions: AbstractDirections) -> MethodError:
@@ -214,16 +219,8 @@ def _moves(primal: Primal, seeds: Array) -> tuple[Array | None, Array | None]:
 def _nonzero(primal: Primal, rows: Array, shared: Array) -> tuple[Array | None, Array | None]:
     """Take from moves what may not move at all; None where nothing is left."""
     if primal.room is not None:
-        rows = np.where(primal.room.rows_down + primal.room.rows_up > 0, rows, 0.0)
-        shared = np.where(primal.room.shared_down + primal.room.shared_up > 0, shared, 0.0)
+        rows = np.where(primal.room.free_rows, rows, 0.0)
+        shared = np.where(primal.room.free_shared, shared, 0.0)
     # Not both: a line that moves nothing still has a place to stand.
     keeps_shared = bool(np.any(shared))
     return (rows if rows.size or not keeps_shared else None), (shared if keeps_shared else None)
-
-
-def _column_units(primal: Primal, seeds: Array) -> Array:
-    """Return what a seed of 1 displaces, (K, R, 1) or (K, 1, 1), in units of x."""
-    d = primal.rows.shape[1]
-    if seeds[0] < d:
-        return np.asarray(primal.scale_rows[:, seeds].T[:, :, None])
-    return np.asarray(primal.scale_shared[seeds - d][:, None, None])

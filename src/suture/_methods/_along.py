@@ -94,8 +94,8 @@ def bounded_slopes(
     room = primal.room
     assert room is not None
     # What cannot move at all has slope 0.
-    rows = np.where((room.rows_down > 0) | (room.rows_up > 0), rows, 0.0)
-    shared = np.where((room.shared_down > 0) | (room.shared_up > 0), shared, 0.0)
+    rows = np.where(room.free_rows, rows, 0.0)
+    shared = np.where(room.free_shared, shared, 0.0)
     down, up = reach_of(room, -rows, -shared), reach_of(room, rows, shared)
     if not rule.consistent:
         return (yield from _symmetric(primal, rule, units, rows, shared, np.minimum(down, up)))

@@ -91,13 +91,16 @@ def room_of(primal: Primal, columns: Array) -> tuple[Array, Array] | None:
     )
 
 
+def are_free(primal: Primal) -> Array:
+    """Return whether each column may move in some row, (n,)."""
+    if primal.room is None:
+        return np.ones(primal.columns, dtype=bool)
+    return np.concatenate([primal.room.free_rows.any(axis=0), primal.room.free_shared])
+
+
 def movable(primal: Primal) -> Array:
     """Return the columns that may move in some row: all but those whose bounds meet."""
-    if primal.room is None:
-        return np.arange(primal.columns)
-    rows = np.any((primal.room.rows_down > 0) | (primal.room.rows_up > 0), axis=0)
-    shared = (primal.room.shared_down > 0) | (primal.room.shared_up > 0)
-    return np.flatnonzero(np.concatenate([rows, shared]))
+    return np.flatnonzero(are_free(primal))
 
 
 def fitted(nodes: Array, unit: Array, room: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -40,6 +40,18 @@ class Room:
     shared_down: Array
     shared_up: Array
 
+    @property
+    def free_rows(self) -> Array:
+        """Which inputs may move at all, (R, d): those whose bounds do not meet."""
+        free: Array = (self.rows_down > 0) | (self.rows_up > 0)
+        return free
+
+    @property
+    def free_shared(self) -> Array:
+        """The same of shared inputs, (p,)."""
+        free: Array = (self.shared_down > 0) | (self.shared_up > 0)
+        return free
+
 
 @dataclasses.dataclass(slots=True)
 class Primal:
@@ -92,11 +104,9 @@ class Primal:
 
     def column_scale(self) -> Array:
         """Return the typical size of each column, (n,)."""
-        return (
-            column_scale(self.scale_rows, self.scale_shared)
-            if self.typical is None
-            else (self.typical)
-        )
+        if self.typical is not None:
+            return self.typical
+        return column_scale(self.scale_rows, self.scale_shared)
 
     def output_size(self) -> float:
         """Return ‖f(x)‖ of a row."""

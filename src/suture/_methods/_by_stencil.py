@@ -7,7 +7,7 @@ from collections.abc import Generator
 import numpy as np
 
 from suture._methods._along import bounded_slopes, mirrored
-from suture._methods._arms import distinct, fitted, movable, room_of, slope_of
+from suture._methods._arms import are_free, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
     Estimate,
@@ -145,11 +145,9 @@ def _without_fixed(
     room = primal.room
     if room is None:
         return seeds, units
-    free = np.zeros(primal.columns, dtype=bool)
-    free[movable(primal)] = True
-    rows = np.where((room.rows_down > 0) | (room.rows_up > 0), units[0], np.inf)
-    shared = np.where((room.shared_down > 0) | (room.shared_up > 0), units[1], np.inf)
-    return np.where(free, seeds, 0.0), (rows, shared)
+    rows = np.where(room.free_rows, units[0], np.inf)
+    shared = np.where(room.free_shared, units[1], np.inf)
+    return np.where(are_free(primal), seeds, 0.0), (rows, shared)
 
 
 def spread(kept: list[Array], columns: Array, primal: Primal, keep: Contract) -> Array:

@@ -44,21 +44,36 @@ class FiniteDifference(AbstractMethod):
 
         slope_k = Re Σ_s w_s f(x + h t_s scale∘d_k) / h
 
-    With an absolute stencil (`stencils.shift`) step and scale are 1, whatever the input.
+    Without a stencil and without a step it calibrates. The first gradient measures the noise of f
+    along one random direction (at most 12 evaluations) and takes central differences (2n, and two
+    more for each input whose arm has to be another one), which show the curvature by each input.
+    Later gradients are forward differences with a step of its own for each input, n evaluations,
+    and one more for each hundred inputs, by which the curvatures stay up to date. With random
+    directions, and with more than 1000 inputs, the noise alone is measured.
+
+    A stencil that is named keeps its nodes, and measures nothing: h = noise^(1/(order + 1)). With
+    an absolute stencil (`stencils.shift`) step and scale are 1, whatever the input.
 
     Args:
-        stencil: nodes t and weights w, from `suture.stencils`; None means `FORWARD`.
+        stencil: nodes t and weights w, from `suture.stencils`; None for those of the calibration,
+            or, where a step is given, for `FORWARD`.
         directions: the directions d, from `suture.directions`.
         step: the dimensionless displacement h; None chooses it from the noise.
         noise: noise of f relative to its largest output, where it is worse than the precision
-            of its numbers: 5e-7 for a program that prints six digits.
+            of its numbers: 5e-7 for a program that prints six digits. It is then not measured.
+        rtol: inputs whose forward difference is predicted to have a larger relative error are
+            differenced centrally after the first gradient; None for none.
 
     Raises:
-        MethodError: if stencil and directions do not go together, or a number is not positive.
+        MethodError: if stencil, directions, step and `rtol` do not go together, or a number is not
+            positive and finite.
 
     Example:
         >>> FiniteDifference(stencil=FORWARD).cost
         'n'
+
+    Source: the noise, Moré and Wild (2011), SIAM Journal on Scientific Computing 33(3), 1292-1314;
+    the steps, Moré and Wild (2012), ACM Transactions on Mathematical Software 38(3), article 19.
     """
 
     stencil: Stencil | None = None
@@ -102,7 +117,7 @@ class FiniteDifference(AbstractMethod):
 
     @property
     def cost(self) -> str:
-        """Evaluations of one gradient: nodes times directions."""
+        """Evaluations of one gradient, but for the one that calibrates: nodes times directions."""
         nodes = len(self.rule.moved_nodes)
         symbol = self.directions.symbol
         if symbol.isdigit():
