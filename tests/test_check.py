@@ -579,6 +579,7 @@ def test_the_figure_is_drawn(tmp_path, monkeypatch):
     assert {"measured error", "noise floor, ∝ 1/h", "truncation, ∝ h²", "best step"} <= labels
     assert len([axes for axes in figure.axes if axes.lines]) == 5
     figure.savefig(tmp_path / "check.png")
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
     look(lambda x: torch.ones(1), torch.tensor(1.0)).plot()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match="matplotlib is not installed"):

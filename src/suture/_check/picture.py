@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +62,16 @@ def draw(report: Report) -> Figure:
     elif not has_pattern:
         axes[0].text(0.5, 0.5, "no input has a slope here", ha="center", va="center")
     figure.suptitle(f"{report.name}: error of a difference by its step")
+    # IPython asks an object for this. A figure without pyplot has none until pyplot was used.
+    figure._repr_png_ = partial(_as_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _as_png(figure: Figure) -> bytes:
+    """Return what a notebook shows."""
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
@@ -98,7 +109,7 @@ def _draw_pattern(axes: Axes, report: Report) -> None:
     assert report.pattern is not None
     axes.imshow(report.pattern, cmap="Blues", vmin=0, vmax=1.3, aspect="auto", interpolation="none")
     colors = f"{report.colors} color{'' if report.colors == 1 else 's'}"
-    axes.set_title(f"which output depends on which input, {colors}", fontsize="medium")
+    axes.set_title(f"dependence, {colors}", fontsize="medium")
     axes.set_xlabel("input", fontsize="small")
     axes.set_ylabel("output", fontsize="small")
     axes.tick_params(labelsize="small")

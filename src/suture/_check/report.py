@@ -105,7 +105,7 @@ class Report:
         """Draw the error of each input's difference by its step, and the pattern.
 
         Returns:
-            A `matplotlib.figure.Figure`.
+            A `matplotlib.figure.Figure`. A notebook shows it; elsewhere `.savefig("check.png")`.
 
         Raises:
             MissingExtraError: if matplotlib is not installed.
