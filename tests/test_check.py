@@ -641,6 +641,7 @@ def test_arguments_come_from_literals_and_files(folder):
         (("no_such_module_here:f",), "`no_such_module_here:f` cannot be imported"),
         (("simulator_for_check:nothing",), "`simulator_for_check:nothing` cannot be imported"),
         (("simulator_for_check:__name__",), "`simulator_for_check:__name__` is 'simulator"),
+        (("simulator_for_check:f", "--plot", "a.xyz"), "`--plot a.xyz` cannot be saved."),
         (("simulator_for_check:simulate", "--args", "[1,"), "`--args [1,` is no Python literal."),
         (("simulator_for_check:simulate", "--args", "no.pt"), "`--args no.pt` cannot be read"),
     ],
@@ -651,3 +652,27 @@ def test_a_word_that_makes_no_sense_is_answered_in_three_lines(folder, words, st
     lines = str(error).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("target", "fix"),
+    [
+        ("simulator_for_check:simulat", "Write `suture check simulator_for_check:simulate`."),
+        ("simulator_for_check.py:simulate", "`suture check simulator_for_check:simulate`, without"),
+        ("./a/b.py:simulate", "`suture check a.b:simulate`, without `.py`."),
+    ],
+)
+def test_a_target_that_is_misspelt_is_answered_with_the_likely_one(folder, target, fix):
+    assert fix in str(run(target).exception).splitlines()[2]
+
+
+@pytest.mark.parametrize("budget", [0, "many", 2.5])
+def test_a_budget_is_a_number_of_evaluations(budget):
+    with pytest.raises(MethodError, match=r"`check\(budget=.*` is not possible"):
+        suture.check(smooth, X, budget=budget)
+
+
+def test_what_was_evaluated_once_is_not_called_repeatable():
+    report = look(lambda x: x, torch.tensor([1, 2]))
+    assert report.evaluations == 1
+    assert "repeatable" not in str(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -70,6 +71,8 @@ def summary(error: Exception) -> str:
 
 def _remedy(frame: Frame, stack: Stack, count: int, error: Exception, is_complex: bool) -> str:
     name = frame.box.name
+    if isinstance(error, TypeError) and (signature := _unmet_signature(frame)):
+        return f"Give it the arguments that it takes: `{name}{signature}`."
     if is_complex:
         return (
             "Use `FiniteDifference(stencils.CENTRAL)`: the complex step needs a function that "
@@ -93,6 +96,20 @@ def _remedy(frame: Frame, stack: Stack, count: int, error: Exception, is_complex
             "it does not expect that, leave `vectorized` out."
         )
     return f"Mend `{name}`, or restrict its inputs with `torch.clamp`. See `exc.point`."
+
+
+def _unmet_signature(frame: Frame) -> str:
+    """Return the signature of a function that cannot be called with these arguments, else ""."""
+    args, kwargs = _tree.unflatten(frame.constants, frame.call.structure)
+    try:
+        signature = inspect.signature(frame.box.fn)
+    except (TypeError, ValueError):  # compiled code may have none
+        return ""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return str(signature)
+    return ""
 
 
 def not_finite(

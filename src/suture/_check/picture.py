@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from suture._check.findings import Curve
 from suture._check.report import Report
-from suture.errors import MissingExtraError
+from suture.errors import MethodError, MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,12 +29,23 @@ _LIGHT, _DARK = "#E69F00", "#0072B2"
 _LOWEST, _HIGHEST = 1e-17, 10.0
 
 
-def draw(report: Report) -> Figure:
-    """Draw a report.
+def check_path(path: Path) -> None:
+    """Refuse a file that a figure cannot be saved in, before anything is evaluated.
 
     Raises:
+        MethodError: if its ending names no format of matplotlib.
         MissingExtraError: if matplotlib is not installed.
     """
+    formats = _figure_class()().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in formats:
+        raise MethodError(
+            f"`--plot {path}` cannot be saved.",
+            f"A figure is saved in one of these formats: {', '.join(sorted(formats))}.",
+            f"Write for example `--plot {path.with_suffix('.png')}`.",
+        )
+
+
+def _figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -42,13 +54,23 @@ def draw(report: Report) -> Figure:
             "Pictures are the extra `plot`; `print(report)` works without it.",
             'pip install "suture[plot]"',
         ) from error
+    return Figure
+
+
+def draw(report: Report) -> Figure:
+    """Draw a report.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+    """
+    figure_class = _figure_class()
     has_pattern = report.pattern is not None and report.pattern.size > 1
     curves = sorted(report.curves, key=lambda curve: -curve.error)[: _PANELS - has_pattern]
     panels = max(1, len(curves) + has_pattern)
     columns = min(panels, _COLUMNS)
     rows = -(-panels // columns)
     size = (max(5.0, 3.4 * columns), 0.9 + 2.9 * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = figure_class(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, curve in zip(axes, curves, strict=False):
         _draw_curve(axis, curve)

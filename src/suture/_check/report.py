@@ -164,7 +164,7 @@ class Report:
         """Return labels and sentences."""
         if not self.evaluations:
             return []
-        lines = [("repeatable", self._repeatable())]
+        lines = [("repeatable", self._repeatable())] if self.evaluations > 1 else []
         lines += [
             ("precision" if i == 0 else "", self._precise(entry))
             for i, entry in enumerate(self.precision)
