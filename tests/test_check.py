@@ -676,3 +676,10 @@ def test_what_was_evaluated_once_is_not_called_repeatable():
     report = look(lambda x: x, torch.tensor([1, 2]))
     assert report.evaluations == 1
     assert "repeatable" not in str(report)
+
+
+def test_flat_outputs_beside_one_of_many_levels_are_smoothed():
+    report = look(lambda x: (5 * x).floor() / 5, torch.tensor([0.3, 0.7, 0.2], dtype=torch.float64))
+    assert {entry.kind for entry in report.precision} == {"piecewise constant", "quantized"}
+    assert "Gaussian(" in report.advice.code
+    assert report.advice.code.startswith("suture.differentiable(f, ")

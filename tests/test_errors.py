@@ -620,7 +620,7 @@ def method_that_is_a_stencil():
     MethodError,
     "`differentiable(method=Gaussian(count=8, recovery='mean'))` is not possible.",
     "A method is an object, not a name and not a class.",
-    "Write `method=suture.FiniteDifference(directions=directions)`.",
+    "Write `method=suture.FiniteDifference(directions=Gaussian(count=8, recovery='mean'))`.",
 )
 def method_that_is_directions():
     differentiable(spring, method=directions.Gaussian(8))
@@ -1134,7 +1134,8 @@ def function_that_raises_in_the_forward_pass():
     EvaluationError,
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was x[0] decreased by 0.5.",
-    "Mend `settle`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
+    "there: then the default method takes the other side. See `exc.point`.",
 )
 def function_that_raises_beside_the_point():
     f = differentiable(settle, method=FiniteDifference(stencils.BACKWARD, step=0.5), scale=1.0)
@@ -1146,7 +1147,8 @@ def function_that_raises_beside_the_point():
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was displaced in several "
     "inputs, x among them.",
-    "Mend `settle`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
+    "there: then the default method takes the other side. See `exc.point`.",
 )
 def function_that_raises_along_random_directions():
     chosen = directions.Rademacher(1)
@@ -1159,7 +1161,8 @@ def function_that_raises_along_random_directions():
     "`simulate` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was load['mass'][1] decreased "
     "by 0.36.",
-    "Mend `simulate`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+    "Give `bounds=` to `differentiable`, or let `simulate` raise `suture.errors.PointFailed` "
+    "there: then the default method takes the other side. See `exc.point`.",
 )
 def function_that_raises_at_an_argument_by_keyword():
     @differentiable(method=FiniteDifference(stencils.BACKWARD, step=0.5))

@@ -189,7 +189,7 @@ def _method_for(given: object) -> str:
     if isinstance(given, Stencil):
         return "method=suture.FiniteDifference(stencil)"
     if isinstance(given, AbstractDirections):
-        return "method=suture.FiniteDifference(directions=directions)"
+        return f"method=suture.FiniteDifference(directions={given})"
     return "method=suture.FiniteDifference(suture.stencils.CENTRAL)"
 
 

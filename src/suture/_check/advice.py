@@ -256,7 +256,7 @@ def method_text(method: AbstractMethod) -> str:
 def _advice(case: Case, candidate: _Candidate, error: float) -> Advice:
     """Write the call."""
     f, reasons = case.f, [candidate.reason] if candidate.reason else []
-    parts = [case.place.box.name]
+    parts = [case.place.box.name if case.place.box.name.isidentifier() else "f"]  # a lambda
     if candidate.text:
         parts.append(f"method={candidate.text}")
     if case.place.box.interface == "numpy":
