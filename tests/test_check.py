@@ -683,3 +683,17 @@ def test_flat_outputs_beside_one_of_many_levels_are_smoothed():
     assert {entry.kind for entry in report.precision} == {"piecewise constant", "quantized"}
     assert "Gaussian(" in report.advice.code
     assert report.advice.code.startswith("suture.differentiable(f, ")
+
+
+def test_rows_beside_which_points_fail_cannot_be_told():
+    def fn(x):
+        return x**2 if x[0] <= 0.3 else x * torch.nan
+
+    report = look(fn, torch.tensor([0.3, 0.7], dtype=torch.float64))
+    assert report.rows.independent is None
+    assert "cannot be told: points near x fail" in str(report)
+
+
+def test_the_pattern_of_one_output_counts_in_whole_numbers():
+    axes = look(lambda x: x.sin().sum(), torch.tensor([0.3, 0.7])).plot().axes[2]
+    assert all(tick == round(tick) for tick in axes.get_yticks())

@@ -136,4 +136,4 @@ def _draw_pattern(axes: Axes, report: Report) -> None:
     axes.set_ylabel("output", fontsize="small")
     axes.tick_params(labelsize="small")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -157,7 +157,8 @@ class Report:
             return []
         lines = [f"a gradient costs {self.advice.cost}"]
         if np.isfinite(self.advice.error):
-            lines[0] += f"; at x its slopes are right to {self.advice.error:.0e}"
+            error = f"{self.advice.error:.0e}" if self.advice.error else "rounding"
+            lines[0] += f"; at x its slopes are right to {error}"
         return [*lines, *self.advice.reasons]
 
     def findings(self) -> list[tuple[str, str]]:

@@ -29,6 +29,8 @@ _DEVIATIONS = 10.0
 # Points of a trial call; an unusual number would be better than 2, which is also a usual shape.
 _POINTS = 3
 
+_FAILING = "points near x fail"
+
 
 def look_at_rows(place: Place, claimed: Any, noise: float) -> Rows | None:
     """Say whether rows are independent, None where there is no batch to be seen.
@@ -45,7 +47,7 @@ def look_at_rows(place: Place, claimed: Any, noise: float) -> Rows | None:
         return None
     dims, told = _dims(place, count, noise)
     if 0 not in dims:
-        return Rows(False, None, told) if told else None
+        return Rows(None if told == _FAILING else False, None, told) if told else None
     everything: list[Any] = [None] * len(place.frame.constants)
     for position, dim in zip(place.frame.call.positions, dims, strict=True):
         everything[position] = dim
@@ -103,7 +105,7 @@ def _dims(place: Place, count: int, noise: float) -> tuple[list[int | None], str
         points = place.inside(place.x + place.toward * _MOVE * place.unit * move)
         change = np.abs(place.whole(points) - place.y)
         if not np.isfinite(change).all():
-            return [None] * len(place.wanted), "cannot be told, because points near x fail"
+            return [None] * len(place.wanted), _FAILING
         others, own = _row_changes(place, change, count, half)
         dims.append(0 if others <= allowed < own else None)
         if others > allowed:
