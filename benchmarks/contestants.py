@@ -104,8 +104,13 @@ PEERS: dict[str, Contestant] = {
 }
 
 
-def _ours(box: BlackBox, method: Any = None) -> Callable[[Vector], Vector]:
-    """Return a function from x to the Jacobian, whose evaluations `box` has counted after it."""
+def _ours(
+    box: BlackBox, method: Any = None
+) -> tuple[suture.Differentiable, Callable[[Vector], Vector]]:
+    """Return what is differentiated, and a function from x to its Jacobian.
+
+    After it, `box` has counted its evaluations.
+    """
     method = suture.FiniteDifference() if method is None else method
     f = suture.differentiable(box, interface="numpy", method=method)
 
@@ -116,28 +121,26 @@ def _ours(box: BlackBox, method: Any = None) -> Callable[[Vector], Vector]:
         unit = torch.eye(y.numel(), dtype=torch.float64)
         return torch.autograd.grad(y, at, unit, is_grads_batched=True)[0].numpy()
 
-    return jacobian
+    return f, jacobian
 
 
 def _once(method: Any = None) -> Contestant:
-    return lambda box, x: Answer(x, _ours(box, method)(x))
+    return lambda box, x: Answer(x, _ours(box, method)[1](x))
 
 
 def _steady(box: BlackBox, x: Vector) -> Answer:
-    jacobian = _ours(box)
+    _, jacobian = _ours(box)
     jacobian(x)
     return Answer(x, jacobian(x))
 
 
 def six_steps_on(box: BlackBox, x: Vector, method: Any = None) -> Answer:
     """Train for six steps; the noise stays as large as it was where the steps were calibrated."""
-    jacobian, recalibrations = _ours(box, method), 0
-    slopes = jacobian(x)
-    at = x
+    f, jacobian = _ours(box, method)
+    slopes, at, recalibrations = jacobian(x), x, 0
     for at in problems.walk(box.residual, x, 6):
         slopes = jacobian(at)
-        # A steady gradient costs n, and one more for each 100 inputs since the last refresh.
-        recalibrations += box.evaluations > len(x) + 1
+        recalibrations += bool(f.last and f.last.calibrated)
     return Answer(at, slopes, recalibrations)
 
 
