@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import threading
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from suture import FiniteDifference, differentiable, errors
+from suture import FiniteDifference, differentiable, errors, stencils
 from suture._calibration import LONGEST, Calibration, Tuning, combined
 from suture._memory import Memory
 from suture._methods import _steady
 from suture._noise import FINE, LONG, SHORT, noise_of
+from suture.directions import Gaussian
 
 EPSILON = 2.0**-52
 
@@ -938,3 +940,17 @@ def test_stated_noise_where_the_output_is_zero(fn):
     for _ in range(3):
         assert (gradient(f, x) - exact).abs().max() < 1e-2
     assert (only(f).steps(0.0, EPSILON) > 1e-4).all()
+
+
+def test_the_last_gradient_reads_as_one_line():
+    f = differentiable(lambda x: torch.where(x < 0, torch.nan, 3 * x + x**2))
+    x = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    f(x).sum().backward()
+    first, calibrated = repr(f.last).split(", calibrated: ")
+    assert calibrated == "the first gradient"
+    assert re.fullmatch(r"\d+ evaluations in \S+ s, error about \S+, 1 retried, 1 one_sided", first)
+    f(x)[1].backward()
+    assert "calibrated" not in repr(f.last)
+    h = differentiable(torch.sin, method=FiniteDifference(stencils.ONE_POINT, Gaussian(1), step=1))
+    h(x).sum().backward()
+    assert repr(h.last).startswith("1 evaluation in ")

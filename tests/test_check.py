@@ -671,6 +671,7 @@ def test_the_figure_is_drawn(tmp_path, monkeypatch):
     }
     assert len([axes for axes in figure.axes if axes.lines]) == 5
     figure.savefig(tmp_path / "check.png")
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
     look(lambda x: torch.ones(1), torch.tensor(1.0)).plot()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match="matplotlib is not installed"):
@@ -732,6 +733,7 @@ def test_arguments_come_from_literals_and_files(folder):
         (("no_such_module_here:f",), "`no_such_module_here:f` cannot be imported"),
         (("simulator_for_check:nothing",), "`simulator_for_check:nothing` cannot be imported"),
         (("simulator_for_check:__name__",), "`simulator_for_check:__name__` is 'simulator"),
+        (("simulator_for_check:f", "--plot", "a.xyz"), "`--plot a.xyz` cannot be saved."),
         (("simulator_for_check:simulate", "--args", "[1,"), "`--args [1,` is no Python literal."),
         (("simulator_for_check:simulate", "--args", "no.pt"), "`--args no.pt` cannot be read"),
     ],
@@ -742,3 +744,48 @@ def test_a_word_that_makes_no_sense_is_answered_in_three_lines(folder, words, st
     lines = str(error).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("target", "fix"),
+    [
+        ("simulator_for_check:simulat", "Write `suture check simulator_for_check:simulate`."),
+        ("simulator_for_check.py:simulate", "`suture check simulator_for_check:simulate`, without"),
+        ("./a/b.py:simulate", "`suture check a.b:simulate`, without `.py`."),
+    ],
+)
+def test_a_target_that_is_misspelt_is_answered_with_the_likely_one(folder, target, fix):
+    assert fix in str(run(target).exception).splitlines()[2]
+
+
+@pytest.mark.parametrize("budget", [0, "many", 2.5])
+def test_a_budget_is_a_number_of_evaluations(budget):
+    with pytest.raises(MethodError, match=r"`check\(budget=.*` is not possible"):
+        suture.check(smooth, X, budget=budget)
+
+
+def test_what_was_evaluated_once_is_not_called_repeatable():
+    report = look(lambda x: x, torch.tensor([1, 2]))
+    assert report.evaluations == 1
+    assert "repeatable" not in str(report)
+
+
+def test_flat_outputs_beside_one_of_many_levels_are_smoothed():
+    report = look(lambda x: (5 * x).floor() / 5, torch.tensor([0.3, 0.7, 0.2], dtype=torch.float64))
+    assert {entry.kind for entry in report.precision} == {"piecewise constant", "quantized"}
+    assert "Gaussian(" in report.advice.code
+    assert report.advice.code.startswith("suture.differentiable(f, ")
+
+
+def test_rows_beside_which_points_fail_cannot_be_told():
+    def fn(x):
+        return x**2 if x[0] <= 0.3 else x * torch.nan
+
+    report = look(fn, torch.tensor([0.3, 0.7], dtype=torch.float64))
+    assert report.rows.independent is None
+    assert "cannot be told: points near x fail" in str(report)
+
+
+def test_the_pattern_of_one_output_counts_in_whole_numbers():
+    axes = look(lambda x: x.sin().sum(), torch.tensor([0.3, 0.7])).plot().axes[2]
+    assert all(tick == round(tick) for tick in axes.get_yticks())

@@ -387,6 +387,28 @@ def stencil_by_name():
 
 @says(
     MethodError,
+    "`FiniteDifference(stencil=Gaussian(count=8, recovery='mean'))` is not understood.",
+    "A stencil is a table of numbers, not a name.",
+    "Write `FiniteDifference(directions=Gaussian(count=8, recovery='mean'))`.",
+)
+def stencil_that_is_directions():
+    FiniteDifference(directions.Gaussian(8))
+
+
+def test_a_stencil_that_still_has_to_be_called():
+    for family, called in (
+        (stencils.central, "4"),
+        (stencils.richardson, "2"),
+        (stencils.shift, ""),
+    ):
+        with pytest.raises(
+            MethodError, match=rf"FiniteDifference\(stencils.{family.__name__}\({called}"
+        ):
+            FiniteDifference(family)
+
+
+@says(
+    MethodError,
     "`FiniteDifference(directions='gaussian')` is not understood.",
     "Directions are an object that samples seeds and knows the way back.",
     "Use one of `suture.directions`, for example `directions.Orthogonal(4)`.",
@@ -567,10 +589,41 @@ def method_by_name():
     "`differentiable(method=<class 'suture._methods._finite_difference.FiniteDifference'>)` "
     "is not possible.",
     "A method is an object, not a name and not a class.",
-    "Write `method=suture.FiniteDifference(suture.stencils.CENTRAL)`.",
+    "Write `method=FiniteDifference()`.",
 )
 def method_that_is_a_class():
     differentiable(spring, method=FiniteDifference)
+
+
+@says(
+    MethodError,
+    "`differentiable(method=<class 'suture._methods._custom_vjp.CustomVJP'>)` is not possible.",
+    "A method is an object, not a name and not a class.",
+    "Write `method=CustomVJP(vjp)`.",
+)
+def method_that_is_a_class_with_a_rule():
+    differentiable(spring, method=CustomVJP)
+
+
+@says(
+    MethodError,
+    "`differentiable(method=Stencil(nodes=(0, 1), weights=(-1, 1), order=1, error_weights=None, "
+    "absolute=Fa…)` is not possible.",
+    "A method is an object, not a name and not a class.",
+    "Write `method=suture.FiniteDifference(stencil)`.",
+)
+def method_that_is_a_stencil():
+    differentiable(spring, method=stencils.FORWARD)
+
+
+@says(
+    MethodError,
+    "`differentiable(method=Gaussian(count=8, recovery='mean'))` is not possible.",
+    "A method is an object, not a name and not a class.",
+    "Write `method=suture.FiniteDifference(directions=Gaussian(count=8, recovery='mean'))`.",
+)
+def method_that_is_directions():
+    differentiable(spring, method=directions.Gaussian(8))
 
 
 @says(
@@ -591,6 +644,16 @@ def interface_by_another_name():
 )
 def dtype_of_integers():
     differentiable(spring, dtype=torch.int64)
+
+
+@says(
+    MethodError,
+    "`differentiable(dtype='float32')` is not possible.",
+    "A precision is a floating torch dtype, or None for the caller's.",
+    "Write `dtype=torch.float32`.",
+)
+def dtype_by_name():
+    differentiable(spring, dtype="float32")
 
 
 @says(
@@ -1071,7 +1134,8 @@ def function_that_raises_in_the_forward_pass():
     EvaluationError,
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was x[0] decreased by 0.5.",
-    "Mend `settle`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
+    "there: then the default method takes the other side. See `exc.point`.",
 )
 def function_that_raises_beside_the_point():
     f = differentiable(settle, method=FiniteDifference(stencils.BACKWARD, step=0.5), scale=1.0)
@@ -1083,7 +1147,8 @@ def function_that_raises_beside_the_point():
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was displaced in several "
     "inputs, x among them.",
-    "Mend `settle`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
+    "there: then the default method takes the other side. See `exc.point`.",
 )
 def function_that_raises_along_random_directions():
     chosen = directions.Rademacher(1)
@@ -1096,7 +1161,8 @@ def function_that_raises_along_random_directions():
     "`simulate` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was load['mass'][1] decreased "
     "by 0.36.",
-    "Mend `simulate`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+    "Give `bounds=` to `differentiable`, or let `simulate` raise `suture.errors.PointFailed` "
+    "there: then the default method takes the other side. See `exc.point`.",
 )
 def function_that_raises_at_an_argument_by_keyword():
     @differentiable(method=FiniteDifference(stencils.BACKWARD, step=0.5))
@@ -1792,6 +1858,16 @@ def bounds_that_are_a_number():
 
 @says(
     MethodError,
+    "`bounds=(0, None)` is not possible.",
+    "They are a tuple with one pair (lower, upper) for each positional argument.",
+    "For one argument write `bounds=((0, None),)`.",
+)
+def bounds_that_are_the_pair_of_one_argument():
+    differentiable(spring, bounds=(0, None))
+
+
+@says(
+    MethodError,
     "`bounds=('positive',)` is not possible.",
     "'positive' is not a pair (lower, upper).",
     PAIRS,
@@ -1869,6 +1945,28 @@ def bounds_for_an_argument_too_many():
 )
 def argument_outside_of_its_bounds():
     differentiable(lambda x: x, bounds=((0, 1),), name="lift")(wants(0.5, 1.25))
+
+
+@says(
+    MethodError,
+    "`sin` was given argument 0 = -0.5, outside of its bounds [0, inf].",
+    "It is never evaluated outside; only what is outside by rounding (1e-6 of the scale) is "
+    "moved to the bound.",
+    "Write `torch.clamp(x, min=0)`, or give wider `bounds=`.",
+)
+def argument_without_a_name_below_its_only_bound():
+    differentiable(torch.sin, bounds=((0, None),))(torch.tensor(-0.5))
+
+
+@says(
+    MethodError,
+    "`lift` was given x = 3, outside of its bounds [-inf, 2].",
+    "It is never evaluated outside; only what is outside by rounding (1e-6 of the scale) is "
+    "moved to the bound.",
+    "Write `torch.clamp(x, max=2)`, or give wider `bounds=`.",
+)
+def argument_above_its_only_bound():
+    differentiable(lambda x: x, bounds=((None, 2),), name="lift")(torch.tensor(3.0))
 
 
 @says(
@@ -2021,10 +2119,26 @@ def points_that_fail_on_both_sides():
 
 
 @says(
+    EvaluationError,
+    "`two` raised TypeError: points_that_need_two_arguments.<locals>.two() missing 1 required "
+    "positional argument: 'load'",
+    "A black box must return a result at every point; this one was that of the forward pass.",
+    "Give it the arguments that it takes: `two(width, load, *, mode='fast')`.",
+)
+def points_that_need_two_arguments():
+    def two(width, load, *, mode="fast"):
+        return width * load
+
+    differentiable(two)(wants(1.0))
+
+
+@says(
     PointFailed,
     "The black box says that a point failed: the mesh was torn.",
-    "The value at x itself, and one on some side of it, are needed.",
-    "Restrict the inputs with `torch.clamp`, or give `bounds=` to `differentiable`.",
+    "The value at x itself is needed, and one on some side of every input; a stencil that is "
+    "named needs all of its points.",
+    "Restrict the inputs with `torch.clamp`, give `bounds=` to `differentiable`, or use the "
+    "default method.",
 )
 def point_that_fails_in_the_forward_pass():
     differentiable(torn)(wants(2.0))

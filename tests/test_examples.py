@@ -19,5 +19,5 @@ def test_notebook_runs(path, tmp_path):
     assert any("assert " in cell.source for cell in notebook.cells if cell.cell_type == "code")
 
 
-def test_there_is_a_notebook():
-    assert [path.stem for path in EXAMPLES] == ["through_a_string"]
+def test_there_are_the_notebooks():
+    assert [path.stem for path in EXAMPLES] == ["noisy_simulator", "through_a_string"]

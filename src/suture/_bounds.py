@@ -47,6 +47,13 @@ def parse(bounds: Any) -> Any:
         return None
     if not isinstance(bounds, tuple | list):
         raise _refusal(bounds, "They are a tuple with one entry for each positional argument")
+    if len(bounds) == 2 and any(limit is not None for limit in bounds) and _are_limits(bounds):
+        # The pair of one argument, as a tuple of its own.
+        raise MethodError(
+            f"`bounds={shown(bounds)}` is not possible.",
+            "They are a tuple with one pair (lower, upper) for each positional argument.",
+            f"For one argument write `bounds=({shown(bounds)},)`.",
+        )
     return tuple(_parse(entry, bounds) for entry in bounds)
 
 
@@ -54,12 +61,16 @@ def _parse(entry: Any, bounds: Any) -> Any:
     if entry is None:
         return None
     if isinstance(entry, tuple | list):
-        if len(entry) == 2 and all(_is_limit(limit) for limit in entry):
+        if len(entry) == 2 and _are_limits(entry):
             return _pair(entry, bounds)
         return type(entry)(_parse(inner, bounds) for inner in entry)
     if isinstance(entry, dict):
         return {key: _parse(inner, bounds) for key, inner in entry.items()}
     raise _refusal(bounds, f"{shown(entry)} is not a pair (lower, upper)")
+
+
+def _are_limits(pair: Sequence[Any]) -> bool:
+    return all(_is_limit(limit) for limit in pair)
 
 
 def _is_limit(limit: Any) -> bool:
@@ -180,6 +191,16 @@ def project(array: Array, pair: Pair, allowed: Array, name: str, place: str) -> 
             f"[{low:.6g}, {high:.6g}].",
             "It is never evaluated outside; only what is outside by rounding (1e-6 of the scale) "
             "is moved to the bound.",
-            f"Write `torch.clamp({place}, {low:.6g}, {high:.6g})`, or give wider `bounds=`.",
+            f"Write `{_clamp(place, low, high)}`, or give wider `bounds=`.",
         )
     return np.where(outside, inside, array), int(outside.sum())
+
+
+def _clamp(place: str, low: float, high: float) -> str:
+    """Return what to type so that an argument stays within its bounds."""
+    x = "x" if " " in place else place  # an argument without a name
+    if np.isinf(high):
+        return f"torch.clamp({x}, min={low:.6g})"
+    if np.isinf(low):
+        return f"torch.clamp({x}, max={high:.6g})"
+    return f"torch.clamp({x}, {low:.6g}, {high:.6g})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -23,6 +24,8 @@ _PRECISION_WORDS = ("dtype", "Float", "Double")
 _DIGITS = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24}
 _ALL_DIGITS = 53
 
+_FORWARD = "that of the forward pass"
+
 
 def describe(layout: Layout, names: Sequence[str], rows: Array, shared: Array) -> str:
     """Say where a point is: `x[5] increased by 2.1e-06`.
@@ -40,7 +43,7 @@ def describe(layout: Layout, names: Sequence[str], rows: Array, shared: Array) -
         for index in np.argwhere(array != 0)[:2]
     ]
     if not moves:
-        return "that of the forward pass"
+        return _FORWARD
     name, index, move = moves[0]
     if len(moves) > 1:
         return f"displaced in several inputs, {name} among them"
@@ -54,11 +57,11 @@ def raised(
     frame: Frame, stack: Stack, count: int, is_complex: bool, where: Where, error: Exception
 ) -> EvaluationError:
     """Complain that the function raised, in a call with `count` points."""
-    name = frame.box.name
+    place = where()
     return EvaluationError(
-        f"`{name}` raised {summary(error)}",
-        f"A black box must return a result at every point; this one was {where()}.",
-        _remedy(frame, stack, count, error, is_complex),
+        f"`{frame.box.name}` raised {summary(error)}",
+        f"A black box must return a result at every point; this one was {place}.",
+        _remedy(frame, stack, count, error, is_complex, place == _FORWARD),
     )
 
 
@@ -68,8 +71,12 @@ def summary(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _remedy(frame: Frame, stack: Stack, count: int, error: Exception, is_complex: bool) -> str:
+def _remedy(
+    frame: Frame, stack: Stack, count: int, error: Exception, is_complex: bool, is_forward: bool
+) -> str:
     name = frame.box.name
+    if isinstance(error, TypeError) and (signature := _unmet_signature(frame)):
+        return f"Give it the arguments that it takes: `{name}{signature}`."
     if is_complex:
         return (
             "Use `FiniteDifference(stencils.CENTRAL)`: the complex step needs a function that "
@@ -92,7 +99,26 @@ def _remedy(frame: Frame, stack: Stack, count: int, error: Exception, is_complex
             f"With `vectorized=True`, `{name}` is given points stacked on a new leading axis; if "
             "it does not expect that, leave `vectorized` out."
         )
-    return f"Mend `{name}`, or restrict its inputs with `torch.clamp`. See `exc.point`."
+    if is_forward:
+        return f"Mend `{name}`, or restrict its inputs with `torch.clamp`. See `exc.point`."
+    return (
+        f"Give `bounds=` to `differentiable`, or let `{name}` raise `suture.errors.PointFailed` "
+        "there: then the default method takes the other side. See `exc.point`."
+    )
+
+
+def _unmet_signature(frame: Frame) -> str:
+    """Return the signature of a function that cannot be called with these arguments, else ""."""
+    args, kwargs = _tree.unflatten(frame.constants, frame.call.structure)
+    try:
+        signature = inspect.signature(frame.box.fn)
+    except (TypeError, ValueError):  # compiled code may have none
+        return ""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return str(signature)
+    return ""
 
 
 def not_finite(

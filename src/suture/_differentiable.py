@@ -10,9 +10,11 @@ import torch
 
 from suture._calls import Caller
 from suture._frame import BlackBox
-from suture._methods import AbstractMethod, FiniteDifference
+from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
 from suture._module import Differentiable
+from suture._stencil import Stencil
 from suture._types import Interface
+from suture.directions import AbstractDirections
 from suture.errors import MethodError, shown
 
 
@@ -159,7 +161,7 @@ def _check(settings: dict[str, Any]) -> None:
             "method",
             settings["method"],
             "A method is an object, not a name and not a class",
-            "method=suture.FiniteDifference(suture.stencils.CENTRAL)",
+            _method_for(settings["method"]),
         )
     if settings["interface"] not in ("torch", "numpy"):
         raise _refusal(
@@ -181,6 +183,17 @@ def _check(settings: dict[str, Any]) -> None:
         )
 
 
+def _method_for(given: object) -> str:
+    """Return what to type instead of something that is no method."""
+    if isinstance(given, type) and issubclass(given, AbstractMethod):
+        return f"method={given.__name__}({'vjp' if given is CustomVJP else ''})"
+    if isinstance(given, Stencil):
+        return "method=suture.FiniteDifference(stencil)"
+    if isinstance(given, AbstractDirections):
+        return f"method=suture.FiniteDifference(directions={given})"
+    return "method=suture.FiniteDifference(suture.stencils.CENTRAL)"
+
+
 def _check_numbers(settings: dict[str, Any]) -> None:
     dtype, size = settings["dtype"], settings["chunk_size"]
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -188,7 +201,7 @@ def _check_numbers(settings: dict[str, Any]) -> None:
             "dtype",
             dtype,
             "A precision is a floating torch dtype, or None for the caller's",
-            "dtype=torch.float64",
+            f"dtype=torch.{dtype if dtype in ('float32', 'float16', 'bfloat16') else 'float64'}",
         )
     if dtype == torch.bfloat16 and settings["interface"] == "numpy":
         raise _refusal("dtype", dtype, "NumPy has no bfloat16", "dtype=torch.float32")

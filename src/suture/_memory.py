@@ -64,6 +64,20 @@ class LastGradient:
             return sampling or (0.0 if self._found and not total and not silent else None)
         return float(np.hypot(np.sqrt(total / size), sampling))
 
+    def __repr__(self) -> str:
+        """Return one line: the cost, the error, and what is not as usual."""
+        error = self.relative_error
+        parts = [
+            f"{self.evaluations} evaluation{'' if self.evaluations == 1 else 's'} "
+            f"in {self.seconds:.1e} s",
+            "no estimate of the error" if error is None else f"error about {error:.0e}",
+        ]
+        for count in ("retried", "central", "one_sided", "bounded", "projected"):
+            number = getattr(self, count)
+            parts += [f"{number} {count}"] if number else []
+        parts += [f"calibrated: {self.calibrated}"] if self.calibrated else []
+        return ", ".join(parts)
+
 
 @dataclasses.dataclass(slots=True)
 class Memory:

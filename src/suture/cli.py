@@ -51,8 +51,9 @@ def check(
     args: Annotated[
         list[str] | None,
         typer.Option(
-            help="One argument: a Python literal, where a list of numbers becomes a tensor, or a "
-            ".pt, .npy or .json file. Repeat it for more arguments, or give a tuple."
+            help="One argument: a Python literal, where lists of numbers and numbers with a point "
+            "become tensors, or a .pt, .npy or .json file. Repeat it for more arguments, or give a "
+            "tuple."
         ),
     ] = None,
     batch_dims: Annotated[
@@ -69,8 +70,7 @@ def check(
 ) -> None:
     """Look at a function before training through it, and say what to write.
 
-    The exit status is 1 when something is wrong: a wrong vjp, a wrong step or claim, a function
-    that fails or is not differentiable at this point.
+    The exit status is 1 when something is wrong: a wrong vjp, step or claim, or a failing function.
     """
     from suture._check import command
 

@@ -80,9 +80,11 @@ class PointFailed(EvaluationError):
             super().__init__(reason, *lines)
             return
         super().__init__(
-            f"The black box says that a point failed: {reason}.",
-            "The value at x itself, and one on some side of it, are needed.",
-            "Restrict the inputs with `torch.clamp`, or give `bounds=` to `differentiable`.",
+            f"The black box says that a point failed: {reason.rstrip('.')}.",
+            "The value at x itself is needed, and one on some side of every input; a stencil that "
+            "is named needs all of its points.",
+            "Restrict the inputs with `torch.clamp`, give `bounds=` to `differentiable`, or use "
+            "the default method.",
         )
 
 

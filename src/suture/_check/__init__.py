@@ -12,6 +12,7 @@ from typing import Any
 
 from suture._check.examine import examine
 from suture._check.report import Report
+from suture.errors import MethodError, shown
 
 
 def check(f: Any, /, *args: Any, budget: int | None = None, **kwargs: Any) -> Report:
@@ -35,6 +36,9 @@ def check(f: Any, /, *args: Any, budget: int | None = None, **kwargs: Any) -> Re
         `report.plot()` draws the error by the step. Nothing that the black box does is raised: it
         is a finding.
 
+    Raises:
+        MethodError: if the budget is not a positive integer.
+
     Example:
         >>> import torch
         >>> report = check(lambda x: (x * 30).round() / 100, torch.ones(3))  # doctest: +ELLIPSIS
@@ -42,6 +46,12 @@ def check(f: Any, /, *args: Any, budget: int | None = None, **kwargs: Any) -> Re
         >>> report.ok, report.deterministic, report.precision[0].quantum
         (True, True, 0.01)
     """
+    if budget is not None and (not isinstance(budget, int) or budget < 1):
+        raise MethodError(
+            f"`check(budget={shown(budget)})` is not possible.",
+            "It is about how many evaluations to spend, a positive integer.",
+            "Leave `budget` out, or give for example `budget=400`.",
+        )
     report = examine(f, args, kwargs, budget)
     show(report)
     return report

@@ -197,7 +197,7 @@ def is_own(method: AbstractMethod) -> bool:
 def _advice(case: Case, candidate: _Candidate, trial: Trial) -> Advice:
     """Write the call."""
     f, reasons = case.f, [candidate.reason] if candidate.reason else []
-    parts = [case.place.box.name]
+    parts = [case.place.box.name if case.place.box.name.isidentifier() else "f"]  # a lambda
     if candidate.method != FiniteDifference():
         parts.append(f"method={written(candidate.method)}")
     if case.place.box.interface == "numpy":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import json
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from suture._check import check
+from suture._check import check, picture
 from suture._differentiable import differentiable
 from suture._module import Differentiable
 from suture._types import Interface
@@ -39,9 +40,11 @@ def run(
         plot: where to save the figure, None for nowhere.
 
     Raises:
-        MethodError: if the words make no sense.
+        MethodError: if the words make no sense, or the file has no format of a figure.
         MissingExtraError: if a figure is asked for and matplotlib is absent.
     """
+    if plot is not None:
+        picture.check_path(plot)
     f = function(target)
     values = arguments(args)
     options: dict[str, Any] = {}
@@ -75,12 +78,24 @@ def function(target: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module_name)
         for name in path.split("."):
             found = getattr(found, name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise MethodError(f"`{target}` cannot be imported: {error}", why, fix) from error
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        likely = _likely(target) or fix
+        raise MethodError(f"`{target}` cannot be imported: {error}", why, likely) from error
     if not callable(found):
         raise MethodError(f"`{target}` is {shown(found)}, which cannot be called.", why, fix)
     called: Callable[..., Any] = found
     return called
+
+
+def _likely(target: str) -> str:
+    """Return what was probably meant by a target that cannot be imported, "" without a guess."""
+    module_name, _, path = target.partition(":")
+    if module_name.endswith(".py"):
+        module = module_name.removesuffix(".py").replace("/", ".").lstrip(".")
+        return f"Write `suture check {module}:{path}`, without `.py`."
+    known = vars(sys.modules[module_name]) if module_name in sys.modules else ()
+    near = difflib.get_close_matches(path, known, n=1)
+    return f"Write `suture check {module_name}:{near[0]}`." if near else ""
 
 
 def arguments(words: Sequence[str]) -> tuple[Any, ...]:

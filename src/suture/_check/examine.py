@@ -102,7 +102,7 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
         noise=basics.relative,
         curves=known,
         used=used,
-        is_flat=_is_flat(basics.precision),
+        is_flat=_is_flat(basics.precision, bool(known)),
         reach=_reach(place, basics),
         sides=sides,
         rows=rows,
@@ -167,9 +167,11 @@ def _one_of_each(breaks: list[Break]) -> tuple[Break, ...]:
     return tuple(e for e in breaks if e.distance == 0 or e.input not in at)
 
 
-def _is_flat(precision: list[Precision]) -> bool:
+def _is_flat(precision: list[Precision], has_slopes: bool) -> bool:
+    """Whether no difference is of use: other outputs may count as quantized for many levels."""
     kinds = {entry.kind for entry in precision}
-    return "piecewise constant" in kinds and all(entry.is_flat for entry in precision)
+    all_flat = all(entry.is_flat for entry in precision)
+    return "piecewise constant" in kinds and (all_flat or not has_slopes)
 
 
 def _reach(place: Place, basics: Basics) -> float:

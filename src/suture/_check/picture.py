@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from io import BytesIO
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from suture._check.findings import Curve, Trial, counted
 from suture._check.report import Report
-from suture.errors import MissingExtraError
+from suture.errors import MethodError, MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -28,12 +31,23 @@ _LIGHT, _DARK = "#E69F00", "#0072B2"
 _LOWEST, _HIGHEST = 1e-17, 10.0
 
 
-def draw(report: Report) -> Figure:
-    """Draw a report.
+def check_path(path: Path) -> None:
+    """Refuse a file that a figure cannot be saved in, before anything is evaluated.
 
     Raises:
+        MethodError: if its ending names no format of matplotlib.
         MissingExtraError: if matplotlib is not installed.
     """
+    formats = _figure_class()().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in formats:
+        raise MethodError(
+            f"`--plot {path}` cannot be saved.",
+            f"A figure is saved in one of these formats: {', '.join(sorted(formats))}.",
+            f"Write for example `--plot {path.with_suffix('.png')}`.",
+        )
+
+
+def _figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -42,6 +56,16 @@ def draw(report: Report) -> Figure:
             "Pictures are the extra `plot`; `print(report)` works without it.",
             'pip install "suture[plot]"',
         ) from error
+    return Figure
+
+
+def draw(report: Report) -> Figure:
+    """Draw a report.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+    """
+    figure_class = _figure_class()
     has_pattern = report.pattern is not None and report.pattern.size > 1
     trial = Trial() if report.advice is None else report.advice.trial
     drawn = list(zip_longest(report.curves, trial.steps, trial.errors))
@@ -50,7 +74,7 @@ def draw(report: Report) -> Figure:
     columns = min(panels, _COLUMNS)
     rows = -(-panels // columns)
     size = (max(5.0, 3.4 * columns), 0.9 + 2.9 * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = figure_class(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, (curve, step, off) in zip(axes, drawn, strict=False):
         _draw_curve(axis, curve)
@@ -65,6 +89,8 @@ def draw(report: Report) -> Figure:
         axes[0].text(0.5, 0.5, "no input has a slope here", ha="center", va="center")
     _draw_legend(figure, axes)
     figure.suptitle(f"{report.name}: error of a difference by its step")
+    # IPython asks an object for this. A figure without pyplot has none until pyplot was used.
+    figure._repr_png_ = partial(_as_png, figure)  # type: ignore[attr-defined]
     return figure
 
 
@@ -77,6 +103,13 @@ def _draw_legend(figure: Figure, axes: list[Axes]) -> None:
     if entries:
         handles, labels = list(entries.values()), list(entries)
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+
+
+def _as_png(figure: Figure) -> bytes:
+    """Return what a notebook shows."""
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
@@ -131,9 +164,9 @@ def _draw_pattern(axes: Axes, report: Report) -> None:
     assert report.pattern is not None
     axes.imshow(report.pattern, cmap="Blues", vmin=0, vmax=1.3, aspect="auto", interpolation="none")
     colors = counted(report.colors or 0, "color")
-    axes.set_title(f"which output depends on which input, {colors}", fontsize="medium")
+    axes.set_title(f"dependence, {colors}", fontsize="medium")
     axes.set_xlabel("input", fontsize="small")
     axes.set_ylabel("output", fontsize="small")
     axes.tick_params(labelsize="small")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

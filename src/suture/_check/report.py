@@ -106,7 +106,7 @@ class Report:
         """Draw the error of each input's difference by its step, and the pattern.
 
         Returns:
-            A `matplotlib.figure.Figure`.
+            A `matplotlib.figure.Figure`. A notebook shows it; elsewhere `.savefig("check.png")`.
 
         Raises:
             MissingExtraError: if matplotlib is not installed.
@@ -158,14 +158,15 @@ class Report:
             return []
         lines = [f"a gradient costs {self.advice.cost}"]
         if np.isfinite(self.advice.error):
-            lines[0] += f"; at x its slopes are right to {self.advice.error:.0e}"
+            error = f"{self.advice.error:.0e}" if self.advice.error else "rounding"
+            lines[0] += f"; at x its slopes are right to {error}"
         return [*lines, *self.advice.reasons]
 
     def findings(self) -> list[tuple[str, str]]:
         """Return labels and sentences."""
         if not self.evaluations:
             return []
-        lines = [("repeatable", self._repeatable())]
+        lines = [("repeatable", self._repeatable())] if self.evaluations > 1 else []
         lines += [
             ("precision" if i == 0 else "", self._precise(entry))
             for i, entry in enumerate(self.precision)

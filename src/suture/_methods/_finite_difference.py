@@ -27,7 +27,7 @@ from suture._methods._checks import check_directions
 from suture._methods._displace import directions_per_block
 from suture._methods._measure import Noise
 from suture._methods._steady import Steady, scaled_as
-from suture._stencil import Stencil
+from suture._stencil import Stencil, central, richardson, shift
 from suture._types import Array, Draw
 from suture.directions import AbstractDirections, AbstractRandomDirections, Coordinate
 from suture.errors import MethodError, TransformError, shown
@@ -281,9 +281,21 @@ def _check_types(stencil: object, directions: object) -> None:
         raise MethodError(
             f"`FiniteDifference(stencil={shown(stencil)})` is not understood.",
             "A stencil is a table of numbers, not a name.",
-            "Use one of `suture.stencils`, for example `FiniteDifference(stencils.CENTRAL)`.",
+            _stencil_for(stencil),
         )
     check_directions("FiniteDifference", directions)
+
+
+def _stencil_for(given: object) -> str:
+    """Return what to type instead of something that is no stencil."""
+    if isinstance(given, AbstractDirections):
+        return f"Write `FiniteDifference(directions={given})`."
+    for family, example in ((central, "central(4)"), (richardson, "richardson(2)")):
+        if given is family:
+            return f"Write for example `FiniteDifference(stencils.{example})`."
+    if given is shift:
+        return "Write `FiniteDifference(stencils.shift())`."
+    return "Use one of `suture.stencils`, for example `FiniteDifference(stencils.CENTRAL)`."
 
 
 def _check_absolute(step: float | None, directions: AbstractDirections) -> None:
