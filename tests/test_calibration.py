@@ -12,10 +12,11 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from suture import FiniteDifference, differentiable, errors, stencils
-from suture._calibration import LONGEST, Calibration, Tuning, combined
+from suture._calibration import Calibration
 from suture._memory import Memory
 from suture._methods import _steady
 from suture._noise import FINE, LONG, SHORT, noise_of
+from suture._tuning import LONGEST, Tuning, combined
 from suture.directions import Gaussian
 
 EPSILON = 2.0**-52

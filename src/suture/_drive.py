@@ -18,7 +18,6 @@ import numpy as np
 from torch import Tensor
 
 from suture import _claims, _complaints
-from suture._calibration import Tuning
 from suture._evaluate import Evaluator
 from suture._inputs import Inputs
 from suture._methods import (
@@ -35,6 +34,7 @@ from suture._results import host
 from suture._rounds import drive, request
 from suture._setting import Kind, Setting
 from suture._surroundings import Surroundings
+from suture._tuning import Tuning
 from suture._types import Array
 from suture.errors import MethodError
 

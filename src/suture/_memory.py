@@ -7,8 +7,9 @@ import threading
 
 import numpy as np
 
-from suture._calibration import Calibration, Tuning
+from suture._calibration import Calibration
 from suture._methods import Linearization, Remarks
+from suture._tuning import Tuning
 from suture._types import Array
 
 _lock = threading.Lock()

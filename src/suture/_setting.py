@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from suture._calibration import Tuning, combined
 from suture._frame import Frame
 from suture._memory import Memory, Used
 from suture._methods import AbstractMethod
+from suture._tuning import Tuning, combined
 from suture._types import Array
 
 Kind: TypeAlias = Literal["gradient", "tangents"]

@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from suture._calibration import Tuning
+from suture._tuning import Tuning
 from suture._types import Array, Draw, Round
 from suture.directions import AbstractDirections
 

@@ -11,7 +11,6 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._calibration import LONGEST, Tuning, truncation
 from suture._methods._arms import curvature_of, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
@@ -24,6 +23,7 @@ from suture._methods._base import (
 )
 from suture._methods._displace import blocks, column_points, norms_of, own_columns
 from suture._methods._measure import Noise, measure_noise
+from suture._tuning import LONGEST, Tuning, truncation
 from suture._types import Array, Draw
 from suture.directions import Coordinate
 

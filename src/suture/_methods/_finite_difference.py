@@ -9,7 +9,6 @@ from collections.abc import Generator
 import numpy as np
 
 from suture import _steps
-from suture._calibration import Tuning
 from suture._methods._along import tangent_slopes
 from suture._methods._base import (
     AbstractMethod,
@@ -28,6 +27,7 @@ from suture._methods._displace import directions_per_block
 from suture._methods._measure import Noise
 from suture._methods._steady import Steady, scaled_as
 from suture._stencil import Stencil, central, richardson, shift
+from suture._tuning import Tuning
 from suture._types import Array, Draw
 from suture.directions import AbstractDirections, AbstractRandomDirections, Coordinate
 from suture.errors import MethodError, TransformError, shown

@@ -6,7 +6,6 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._calibration import LONGEST, Tuning, truncation
 from suture._methods._arms import curvature_of, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
@@ -18,6 +17,7 @@ from suture._methods._base import (
     Remarks,
 )
 from suture._methods._displace import blocks, column_points, norms_of, own_columns
+from suture._tuning import LONGEST, Tuning, truncation
 from suture._types import Array, Draw
 from suture.directions import Coordinate
 
