@@ -1,6 +1,7 @@
 """The default method measures noise and curvature once, and what follows from that."""
 
 import copy
+import math
 import pickle
 import re
 import threading
@@ -107,9 +108,9 @@ NOISY = {  # function: its relative noise
     "1e-9": (noisy(waves, 1e-9), 1e-9),
     "1e-6": (noisy(waves, 1e-6), 1e-6),
     "1e-3": (noisy(waves, 1e-3), 1e-3),
-    # The second output, 1.14233, has a unit of 1e-5; the norm of all three is 1.4.
+    # The second output, 1.14233, has a unit of 1e-5, or 1e-3; the norm of all three is 1.4.
     "six digits": (printed(waves), 1e-5 / 12**0.5 / 1.4),
-    "four digits": (printed(waves, 4), 1e-4 / 12**0.5),
+    "four digits": (printed(waves, 4), 1e-3 / 12**0.5 / 1.4),
 }
 
 
@@ -955,3 +956,22 @@ def test_the_last_gradient_reads_as_one_line():
     h = differentiable(torch.sin, method=FiniteDifference(stencils.ONE_POINT, Gaussian(1), step=1))
     h(x).sum().backward()
     assert repr(h.last).startswith("1 evaluation in ")
+
+
+def test_an_output_that_is_coarser_than_another():
+    """Flat over the longest spacing, it has no noise to see; its grid shows in the differences."""
+    f = differentiable(lambda x: [float(f"{x[0]:.6g}"), float(f"{x[1]:.3g}")])
+    for _ in range(2):
+        x = wants(0.5, 1.37)
+        (first,) = torch.autograd.grad(sum(f(x)), x)
+        assert first.tolist() == pytest.approx([1, 1], abs=0.05)
+        assert f.last.relative_error > 1e-3
+    assert only(f).noise == pytest.approx(1e-2 / 12**0.5 / math.hypot(0.5, 1.37), rel=0.1)
+
+
+def test_a_difference_of_two_inputs_is_not_taken_for_a_grid():
+    f = differentiable(lambda x: torch.stack([x[0] - x[1], x[0] + x[1], torch.sin(x[0])]))
+    for k in range(10):
+        f.calibration = None
+        gradient(f, wants(1.0 + k, 1.0 + k))
+        assert only(f).noise < 1e-15

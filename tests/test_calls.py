@@ -842,7 +842,7 @@ def test_default_later_operations(operation, cost):
 
 def test_default_twice_on_a_retained_node():
     """The node that calibrated differences centrally again, with the arms that it found."""
-    f, calls = wrapped(torch.sin)
+    f, calls = wrapped(torch.exp)
     first, later = f(point(5)).sum(), f(point(5)).sum()
 
     def again(f, loss):
@@ -857,7 +857,7 @@ def test_default_twice_on_a_retained_node():
 
 @pytest.mark.parametrize("operation", [checkpointed, checkpointed_reentrant])
 def test_default_under_a_checkpoint(operation):
-    f, calls = wrapped(torch.sin)
+    f, calls = wrapped(torch.exp)
     assert spent(f, calls, operation, point(5)) == 2 + NOISE + 2 * 5
     assert spent(f, calls, operation, point(5)) == 2 + 5
 
@@ -912,7 +912,7 @@ def test_default_calibrates_every_form_of_call():
 
 def test_default_vmap():
     """The rows are rows of one calibration: each measures, and later ones need not."""
-    f, calls = wrapped(torch.sin)
+    f, calls = wrapped(torch.exp)
 
     def rows_of(f, x):
         torch.func.vmap(f)(x).sum().backward()

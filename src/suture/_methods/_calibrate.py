@@ -23,6 +23,7 @@ from suture._methods._base import (
 )
 from suture._methods._displace import blocks, column_points, norms_of, own_columns
 from suture._methods._measure import Noise, measure_noise
+from suture._noise import quantum_of
 from suture._tuning import LONGEST, Tuning, truncation
 from suture._types import Array, Draw
 from suture.directions import Coordinate
@@ -100,6 +101,8 @@ class _Passes:
         self.good = np.zeros(n, dtype=bool)
         self.kept: Array | None = None
         self.error, self.norms, self.curvature = np.zeros(n), np.zeros(n), np.full(n, np.nan)
+        # The noise of outputs that are not flat, and of the grid that those are on which were.
+        self.fine, self.grid = primal.noise, np.full((rows, primal.outputs), np.inf)
         # The arm and the second difference of rough columns before.
         self.before = np.zeros((2, n))
         self.remarks = Remarks()
@@ -238,15 +241,18 @@ class _Passes:
         return 2 * arms * self.norms[block], np.nan_to_num(self.curvature[block]) * arms**2
 
     def _notice_grid(self, values: Array, usable: Array) -> None:
-        """Where the noise is not known, take that of the grid which the values are on."""
-        if self.noise.known or self.primal.value is None:
+        """Add the noise of the grid that outputs are on which have been flat so far."""
+        flat = self.noise.flat
+        if flat is None or not flat.any() or not self.noise.size or self.primal.value is None:
             return
-        steps = np.abs(values - self.primal.value)[usable]
-        steps = steps[steps > 0]
-        if steps.size and self.noise.size > 0:
-            # A grid of spacing q has a standard deviation of q/√12.
-            noise = float(steps.min()) / np.sqrt(12) / self.noise.size
-            self.primal.noise = min(1.0, max(self.primal.noise, noise))
+        here = np.broadcast_to(self.primal.value, values.shape)
+        around = np.where(usable[..., None], values, here).reshape(-1, *here.shape[2:])
+        found = quantum_of(np.concatenate([here[0, :1], around]))
+        self.grid = np.where(flat, np.fmin(self.grid, found), self.grid)
+        seen = self.grid[np.isfinite(self.grid)]
+        rows = np.sqrt(len(self.primal.rows))
+        coarse = float(np.linalg.norm(seen)) / (self.noise.size * rows)
+        self.primal.noise = min(1.0, float(np.hypot(self.fine, coarse)))
 
     def _refuse(self, block: Array, hopeless: Array, missing: Array) -> None:
         if hopeless.any():

@@ -41,11 +41,13 @@ class Noise(NamedTuple):
         size: ‖f(x)‖ of a row, or that of its neighbors where it is zero.
         known: whether it was seen; if not, f is constant around x.
         measured: whether it was measured or stated, and is not only what coarse numbers leave.
+        flat: (R, O) outputs that did not change over the longest spacing, None if none was tried.
     """
 
     size: float
     known: bool
     measured: bool
+    flat: Array | None = None
 
 
 def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points, Array, Noise]:
@@ -60,7 +62,7 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
     spacings = [s for s in _SPACINGS if s > _UNITS * primal.noise]
     changes: list[bool] = []
     shorter: tuple[float, Array] | None = None
-    slope = 0.0
+    slope, flat = 0.0, None
     for spacing in spacings:
         values = yield grid.points(spacing)
         table = grid.table(values, primal.value)
@@ -76,6 +78,7 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
         shorter = spacing, verdict
         noise = np.where(np.isnan(noise) & (verdict == FINE), found, noise)
         slope = max(slope, _slope(table, np.where(verdict == FINE, found, np.nan), spacing))
+        flat = np.all(table == table[0], axis=0) if spacing == _SPACINGS[-1] else None
         changes.append(bool(np.any(np.diff(table[:, told], axis=0))))
         fine = np.mean(verdict[told] == FINE) if told.any() else 1.0
         if fine >= 0.5:
@@ -95,7 +98,7 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
         primal.noise = max(least, relative * min(1.0, size / slope)) if slope else relative
         size *= relative / primal.noise
     # Where f fails too near to x for a table, nothing says that it is not as smooth as others.
-    return Noise(size, any(changes) or not changes, bool(spacings))
+    return Noise(size, any(changes) or not changes, bool(spacings), flat)
 
 
 def _slope(table: Array, noise: Array, spacing: float) -> float:
@@ -138,7 +141,10 @@ class _Grid:
     def __init__(self, primal: Primal, draw: Draw) -> None:
         """Draw the direction; near a bound it leads away from it, and x is at its end."""
         self.primal = primal
-        signs = draw().integers(0, 2, primal.columns) * 2.0 - 1.0
+        generator = draw()
+        signs = generator.integers(0, 2, primal.columns) * 2.0 - 1.0
+        # By different amounts, so that a difference of two inputs does not stay what it is.
+        signs *= generator.uniform(0.9, 1.0, primal.columns)
         d = primal.rows.shape[1]
         self.rows, self.shared = signs[:d] * primal.scale_rows, signs[d:] * primal.scale_shared
         half = POINTS // 2
