@@ -42,10 +42,18 @@ _ROUGH, _CLEAR, _STEEP = 0.3, 30.0, 100.0
 # What is then as rough has a kink at x and no curvature: with one that is above this many standard
 # deviations the step would be 1/100 of the arm and, after shorter arms, hardly above rounding.
 _KINK = 3e4
+# Its second difference falls with the arm, that of a curvature with the square of it: between the
+# two, for arms that became shorter by a tenth or more.
+_LIKE_A_KINK = 0.3
+# A rough arm becomes shorter by the factor at which second and first difference would be equal, by
+# no less than a tenth and no more than a thousandth.
+_SHORTER = (1e-3, 0.1)
+# An arm this near to the longest one is not made longer.
+_ALMOST = 0.8
 _INSIDE = 0.01
 _ATTEMPTS = 3
-# These were chosen on the problems of Moré, Garbow and Hillstrom (`benchmarks/accuracy.py`): a
-# factor of two in any of them changes the median errors by less than a third.
+# These numbers were chosen on the problems of Moré, Garbow and Hillstrom, by the medians and the
+# shares of failures that `benchmarks/accuracy.py` prints.
 
 # A curvature is not known better than to this many standard deviations of the noise, divided by the
 # arm squared: 1.6 times that of a second difference. For the nodes 1/2 and 1 on one side the noise
@@ -80,7 +88,11 @@ def replay(primal: Primal, keep: Contract, arms: Array) -> Estimate:
     size = primal.output_size()
     if primal.tuning is not None:
         size, primal.noise = primal.tuning.size, max(primal.noise, primal.tuning.noise)
-    return (yield from _Passes(primal, keep, arms, Noise(size, True, True), judged=False).run())
+    return (
+        yield from _Passes(
+            primal, keep, arms, Noise(size, known=True, measured=True), judged=False
+        ).run()
+    )
 
 
 class _Passes:
@@ -223,13 +235,15 @@ class _Passes:
         rough &= second > _STEEP * self.level * self.primal.noise ** (-1 / 3)
         self.before[:, block[rough]] = arms[rough], second[rough]
         with np.errstate(divide="ignore", invalid="ignore"):
-            shorter = np.clip(0.5 * np.sqrt(first / second), 1e-3, 0.1) * arms
+            shorter = np.clip(0.5 * np.sqrt(first / second), *_SHORTER) * arms
         weak = (second < _UNSEEN * self.level) & (first < _WEAK * self.level)
         equal = (first == 0) & (second == 0)
         # Rounding to coarse numbers is no more than its unit, so that no arm need be longer for it.
         weak &= self.noise.measured
         # Where the noise was seen, an input that changes nothing has no influence.
-        weak = seen & ~rough & (arms < 0.8 * LONGEST) & np.where(equal, not self.noise.known, weak)
+        weak = (
+            seen & ~rough & (arms < _ALMOST * LONGEST) & np.where(equal, not self.noise.known, weak)
+        )
         longer = np.minimum(np.where(equal, _MUCH_LONGER, _LONGER) * arms, LONGEST)
         self.arms[block] = np.where(rough, shorter, np.where(weak, longer, arms))
         again: Array = rough | weak
@@ -269,7 +283,7 @@ class _Passes:
         first, second = self._differences(np.arange(len(curvature)))
         kink = (second > _ROUGH * first + _KINK * self.level) & (self.before[1] > 0)
         # At a kink it falls as the arm does, elsewhere as its square.
-        kink &= second * self.before[0] >= 0.3 * self.before[1] * self.used
+        kink &= second * self.before[0] >= _LIKE_A_KINK * self.before[1] * self.used
         curvature[kink] = np.nan
         return dataclasses.replace(
             blank,

@@ -142,7 +142,8 @@ class FiniteDifference(AbstractMethod):
 
     def outer_step(self, noise: float) -> float:
         """Return the step between two linearizations."""
-        return _steps.second_order(self.rule, noise, self.step).outer
+        rule = CENTRAL if self._is_tuned else self.rule
+        return _steps.second_order(rule, noise, self.step).outer
 
     def answers_failures(self) -> bool:
         """Whether it may use the other side of an input: a named stencil keeps its nodes."""
@@ -226,7 +227,7 @@ class FiniteDifference(AbstractMethod):
             blank = primal.tuning.after(previous, reason)
         else:
             primal.noise = max(primal.noise, blank.noise)
-            noise = Noise(blank.size, True, True)
+            noise = Noise(blank.size, known=True, measured=True)
         primal.tuning = blank
         return None if lazy else (yield from calibrate(primal, keep, noise, blank))
 

@@ -54,7 +54,7 @@ def measure_noise(primal: Primal, draw: Draw, stated: bool) -> Generator[Points,
     """Measure the noise, and write it to `primal.noise`; nothing is done where it is stated."""
     size = primal.output_size()
     if stated:
-        return Noise(size, True, True)
+        return Noise(size, known=True, measured=True)
     assert primal.value is not None  # node 0, the middle of the table
     noise = np.full(primal.value.shape, np.nan)
     sizes = np.abs(primal.value)
