@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from suture.executors._frames import HEADER, MOST_BUFFERS, unsent
-from suture.executors._nursery import ALIVE, FORK, KILL, LOAD, NEWS, ORDER, QUIT
+from suture.executors._nursery import ALIVE, FORK, KILL, LOAD, NEWS, ORDER, QUIT, REFUSED
 from suture.executors._payload import Ledger
 
 # The package `suture` brings torch, which takes two seconds: the nursery imports its own files
@@ -30,6 +30,9 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "suture"]
     del sys.modules[name]
 main(int(control), int(limit), int(parent))
 """
+
+Frame = tuple[memoryview, memoryview]
+"""A pickle, and the raw bytes that it refers to."""
 
 _PATIENCE = 5.0
 """Seconds in which the nursery has to end; it allows itself two, for memory to be freed."""
@@ -57,7 +60,12 @@ class Nursery:
                 [
                     sys.executable,
                     *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined] # as multiprocessing does
-                    *("-c", _START, *map(str, words), json.dumps(sys.path)),
+                    *(
+                        "-c",
+                        _START,
+                        *map(str, words),
+                        json.dumps([str(place) for place in sys.path]),
+                    ),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[its_end.fileno()],
@@ -82,8 +90,8 @@ class Nursery:
         """Have a worker killed, and all processes of its group."""
         self._order(KILL, number)
 
-    def news(self) -> list[tuple[int, int, int | None]]:
-        """Return (number, process, exit code) of workers that were born (None) or died.
+    def news(self) -> list[tuple[int, int, int | OSError | None]]:
+        """Return (number, process, how) of workers: born (None), dead (exit code), or neither.
 
         Raises:
             EOFError: the nursery itself has died.
@@ -99,10 +107,7 @@ class Nursery:
         self._news += data
         whole = len(self._news) - len(self._news) % NEWS.size
         told, self._news = self._news[:whole], self._news[whole:]
-        return [
-            (number, pid, None if status == ALIVE else os.waitstatus_to_exitcode(status))
-            for number, pid, status in NEWS.iter_unpack(told)
-        ]
+        return [(number, pid, _how(pid, status)) for number, pid, status in NEWS.iter_unpack(told)]
 
     def end(self) -> None:
         """Have all workers killed; return when nobody is left."""
@@ -119,6 +124,12 @@ class Nursery:
             self.control.send(ORDER.pack(what, number))
 
 
+def _how(pid: int, status: int) -> int | OSError | None:
+    if status == REFUSED:
+        return OSError(pid, os.strerror(pid))
+    return None if status == ALIVE else os.waitstatus_to_exitcode(status)
+
+
 class Worker:
     """One worker, and the task that it has.
 
@@ -129,14 +140,15 @@ class Worker:
         task: what it has to do, or None.
         ends: when the task is late, in the seconds of `time.monotonic`; inf = never.
         started: whether the function runs.
-        overdue: whether the worker is being killed, as its task is late.
+        verdict: why the worker is being killed; its task ends with that.
     """
 
     def __init__(self, number: int, pipe: socket.socket) -> None:
         """Take the pipe."""
         self.number, self.pipe = number, pipe
         self.pid, self.task, self.ends = 0, None, float("inf")  # type: int, Any, float
-        self.started = self.overdue = False
+        self.started = False
+        self.verdict: Exception | None = None
         self.ledger = Ledger()
         self._unsent: list[memoryview] = []
         self._head = b""
@@ -160,7 +172,7 @@ class Worker:
             self._unsent = []
         return False
 
-    def receive(self) -> tuple[memoryview, memoryview] | None:
+    def receive(self) -> Frame:
         """Read what there is; return a frame once it is whole.
 
         Raises:
@@ -177,6 +189,17 @@ class Worker:
             self._filled += self._some(count)
         body, self._body, self._head = self._body, None, b""
         return body[: self._pickled], body[self._pickled :]
+
+    def last_words(self) -> Frame | None:
+        """Return the answer of a dead worker, if it got to send it."""
+        try:
+            while True:
+                frame = self.receive()
+                if frame[0]:
+                    return frame
+                self.started = True
+        except (EOFError, OSError, MemoryError):
+            return None
 
     @staticmethod
     def _some(read: Any) -> Any:

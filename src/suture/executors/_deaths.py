@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import pickle
 import signal
 from typing import Any
@@ -78,13 +79,31 @@ def no_worker(error: OSError) -> WorkerDied:
     )
 
 
-def late(name: str, seconds: float | None, started: bool) -> TimedOut:
+def late(name: str, seconds: float, started: bool) -> TimedOut:
     """Return the error of a task that did not answer in time."""
     where = f"`{name}`" if started else f"Loading the arguments of `{name}`"
     return TimedOut(
-        f"{where} gave no result within {seconds or 0:g} s.",
+        f"{where} gave no result within {seconds:g} s.",
         "Its worker and all processes that it started were killed; other points are not affected.",
         "Allow more seconds, or make the function stop by itself.",
+    )
+
+
+def closed(name: str) -> RuntimeError:
+    """Return the error of a task that comes too late."""
+    return RuntimeError(
+        f"`{name}` was submitted to a pool that is shut down.\n"
+        "A pool takes tasks until `shutdown()`, or the end of its `with` block.\n"
+        "Make a new `Workers()`."
+    )
+
+
+def broken(error: BaseException) -> concurrent.futures.BrokenExecutor:
+    """Return the error of a pool whose thread has failed, which is a bug of this library."""
+    return concurrent.futures.BrokenExecutor(
+        f"The pool has failed by itself: {_said(error)}.\n"
+        "Its tasks were ended with this error.\n"
+        "Make a new `Workers()`, and please report this."
     )
 
 
@@ -107,6 +126,11 @@ def value(name: str, data: bytes, buffers: list[memoryview]) -> Any:
         return pickle.loads(data, buffers=buffers)
     except BaseException as error:
         raise _not_received(name, _said(error)) from error
+
+
+def too_large(name: str) -> BadResult:
+    """Return the error of a result for which the parent has no memory."""
+    return _not_received(name, "it needs more memory than there is")
 
 
 def unsendable(name: str, kind: str, reason: str, text: str) -> BadResult:

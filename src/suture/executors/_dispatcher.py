@@ -7,7 +7,6 @@ no lock is shared that a dying worker could hold, and a slow task delays no othe
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import itertools
 import logging
 import os
@@ -18,13 +17,11 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import Any
 
+from suture.errors import BadResult
 from suture.executors import _deaths
-from suture.executors._children import Nursery, Worker
-from suture.executors._payload import Payload
-
-Frame = tuple[memoryview, memoryview]
+from suture.executors._children import Frame, Nursery, Worker
+from suture.executors._tasks import Task, begins, end, fail, split
 
 _LOADING = 60.0
 """Seconds to load a function and its arguments before its own time begins: importing torch takes
@@ -32,24 +29,6 @@ _LOADING = 60.0
 
 _DYING = 0.5
 """Seconds until a late task ends even if the kernel has not ended its worker yet."""
-
-
-class Task:
-    """What a future waits for.
-
-    Attributes:
-        future: what the caller holds.
-        name: the function's, for messages.
-        payload: what is sent.
-        seconds: how long the function may run; None = forever.
-    """
-
-    __slots__ = ("future", "name", "payload", "seconds")
-
-    def __init__(self, name: str, payload: Payload, seconds: float | None) -> None:
-        """Make its future."""
-        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self.name, self.payload, self.seconds = name, payload, seconds
 
 
 class Dispatcher:
@@ -63,7 +42,7 @@ class Dispatcher:
     def __init__(self, n: int, limit: int) -> None:
         """Start nothing yet: the first task does."""
         self._n, self._limit, self._owner = n, limit, os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collected pool may close it at any moment
         self._thread: threading.Thread | None = None
         self._pending: collections.deque[Task] = collections.deque()
         self._closing = self._killing = self._cancelling = self._hungry = False
@@ -86,17 +65,9 @@ class Dispatcher:
         """
         with self._lock:
             if self._broken is not None:
-                raise concurrent.futures.BrokenExecutor(
-                    f"The pool has failed by itself: {self._broken!r}.\n"
-                    "Its tasks were ended with this error.\n"
-                    "Make a new `Workers()`, and please report this."
-                ) from self._broken
+                raise _deaths.broken(self._broken) from self._broken
             if self._closing:
-                raise RuntimeError(
-                    f"`{task.name}` was submitted to a pool that is shut down.\n"
-                    "A pool takes tasks until `shutdown()`, or the end of its `with` block.\n"
-                    "Make a new `Workers()`."
-                )
+                raise _deaths.closed(task.name)
             self._pending.append(task)
             if self._thread is None:
                 self._start()
@@ -182,11 +153,11 @@ class Dispatcher:
                 worker = self._idle.pop() if self._idle else self._hire(self._pending[0])
             except OSError as error:  # no more processes, or files: others may end soon
                 if not self._workers:
-                    _fail(self._pending.popleft(), _deaths.no_worker(error))
+                    fail(self._pending.popleft(), _deaths.no_worker(error))
                 return
             while self._pending:
                 task = self._pending.popleft()
-                if _begins(task.future):
+                if begins(task.future):
                     self._give(worker, task)
                     break
             else:
@@ -221,26 +192,28 @@ class Dispatcher:
         if not mask & selectors.EVENT_READ:
             return
         try:
-            while worker.task is not None or worker.overdue:
+            while worker.task is not None:
                 if self._take(worker, worker.receive()):
                     return
             worker.receive()
             raise EOFError  # it speaks unasked: it is not to be trusted
         except BlockingIOError:
             return
-        except (EOFError, OSError, MemoryError):
-            self._selector.unregister(worker.pipe)
-            self._order_kill(worker)
+        except MemoryError:
+            worker.verdict = _deaths.too_large(worker.task.name if worker.task else "")
+            self._dismiss(worker)
+        except (EOFError, OSError):
+            self._dismiss(worker)
 
     def _take(self, worker: Worker, frame: Frame) -> bool:
         """Take a frame; return whether it was the answer."""
         task = worker.task
         if not frame[0]:
             worker.started = True
-            if task is not None and task.seconds is not None and not worker.overdue:
+            if task.seconds is not None and worker.verdict is None:
                 worker.ends = time.monotonic() + task.seconds
             return False
-        if worker.overdue:
+        if worker.verdict is not None:
             return True  # it answered too late, and is being killed
         worker.task, worker.ends = None, float("inf")
         self._idle.append(worker)
@@ -250,19 +223,20 @@ class Dispatcher:
 
     def _settle(self, task: Task, frame: Frame) -> None:
         """End a task with what its worker answered."""
-        try:
-            kind, *words = pickle.loads(frame[0])
-            self._heavy |= words.pop()
-            if kind == "value":
-                value = _deaths.value(task.name, words[0], _split(frame[1], words[1]))
-                _end(task.future.set_result, value)
-                return
-            error = {"raised": _deaths.raised, "unsendable": _deaths.unsendable}[kind](
-                task.name, *words
-            )
-        except Exception as failure:
-            error = failure
-        _fail(task, error)
+        kind, *words, heavy = pickle.loads(frame[0])
+        self._heavy |= heavy
+        if kind == "raised":
+            fail(task, _deaths.raised(task.name, *words))
+        elif kind == "unsendable":
+            fail(task, _deaths.unsendable(task.name, *words))
+        else:
+            data, sizes = words
+            try:
+                value = _deaths.value(task.name, data, split(frame[1], sizes))
+            except BadResult as error:
+                fail(task, error)
+            else:
+                end(task.future.set_result, value)
 
     def _read_news(self) -> None:
         """Hear who was born and who died."""
@@ -273,32 +247,32 @@ class Dispatcher:
         except EOFError:
             self._lose_nursery()
             return
-        for number, pid, code in news:
+        for number, pid, how in news:
             worker = self._workers.get(number)
-            if worker is not None and code is None:
+            if worker is None:
+                continue
+            if how is None:
                 worker.pid = pid
-            elif worker is not None:
-                self._bury(worker, code)
+                continue
+            if isinstance(how, OSError):
+                worker.verdict, how = _deaths.no_worker(how), 0
+            self._bury(worker, how)
 
     def _bury(self, worker: Worker, code: int | None) -> None:
         """Forget a dead worker and end its task; None = nobody knows how it died."""
-        task = worker.task
-        # It may have answered before it died.
-        frame = None if worker.overdue or task is None else _last_words(worker)
+        task, verdict = worker.task, worker.verdict
+        frame = None if verdict else worker.last_words()
+        self.deaths += 1
         self._forget(worker)
-        if worker.overdue or frame is None or task is None:
-            self.deaths += 1
         self._assign()
         if task is None:
             return
         if frame is not None:
             self._settle(task, frame)
-        elif worker.overdue:
-            _fail(task, _deaths.late(task.name, task.seconds, worker.started))
         elif code is None:
-            _fail(task, _deaths.bereaved(task.name))
+            fail(task, verdict or _deaths.bereaved(task.name))
         else:
-            _fail(task, _deaths.died(task.name, code))
+            fail(task, verdict or _deaths.died(task.name, code))
 
     def _forget(self, worker: Worker) -> None:
         del self._workers[worker.number]
@@ -323,7 +297,14 @@ class Dispatcher:
         for worker in lost:
             self._bury(worker, None)
 
-    def _order_kill(self, worker: Worker) -> None:
+    def _dismiss(self, worker: Worker) -> None:
+        """Listen to a worker no more, give it nothing, and have it killed."""
+        self._selector.unregister(worker.pipe)
+        with suppress(ValueError):
+            self._idle.remove(worker)
+        self._kill(worker)
+
+    def _kill(self, worker: Worker) -> None:
         if self._nursery is not None:
             self._nursery.kill(worker.number)
 
@@ -331,73 +312,38 @@ class Dispatcher:
         """Kill workers whose task is late."""
         now = time.monotonic()
         for worker in [w for w in self._workers.values() if w.ends <= now]:
-            if not worker.overdue:
-                worker.overdue, worker.ends = True, now + _DYING
-                self._order_kill(worker)
-            elif (task := worker.task) is not None:
+            task = worker.task
+            if worker.verdict is None:
+                allowed = task.seconds if worker.started else _LOADING
+                worker.verdict = _deaths.late(task.name, allowed, worker.started)
+                worker.ends = now + _DYING
+                self._kill(worker)
+            else:
                 worker.task, worker.ends = None, float("inf")
-                _fail(task, _deaths.late(task.name, task.seconds, worker.started))
+                fail(task, worker.verdict)
 
     def _cancel(self) -> None:
         """Cancel what has not begun."""
         while self._pending:
             future = self._pending.popleft().future
             if future.cancel():
-                _begins(future)  # tells those who wait for it
+                begins(future)  # tells those who wait for it
 
     def _leave(self) -> None:
         """End everything: nobody and no open file is left behind."""
         with self._lock:
             self._closing = True
         running = [worker.task for worker in self._workers.values() if worker.task is not None]
-        if self._nursery is not None:
-            self._nursery.end()
-        for worker in list(self._workers.values()):
-            self._forget(worker)
-        self._selector.close()
-        with self._lock:
-            self._waker.close()
-            self._wakes.close()
-        if self._broken is None:
-            self._cancel()
-        for task in [*running, *self._pending]:
-            _fail(task, self._broken or _deaths.left(task.name))
-
-
-def _split(raw: memoryview, sizes: list[int]) -> list[memoryview]:
-    starts = itertools.accumulate(sizes, initial=0)
-    return [raw[start : start + size] for start, size in zip(starts, sizes, strict=False)]
-
-
-def _last_words(worker: Worker) -> Frame | None:
-    """Return the answer of a dead worker, if it got to send it."""
-    try:
-        while True:
-            frame = worker.receive()
-            if frame[0]:
-                return frame
-            worker.started = True
-    except (EOFError, OSError, MemoryError):
-        return None
-
-
-def _begins(future: concurrent.futures.Future[Any]) -> bool:
-    """Whether a task is to be done; from now on it cannot be canceled."""
-    try:
-        return future.set_running_or_notify_cancel()
-    except (RuntimeError, concurrent.futures.InvalidStateError):
-        return False  # somebody else has set its result
-
-
-def _fail(task: Task, error: BaseException) -> None:
-    _end(task.future.set_exception, error)
-
-
-def _end(how: Any, what: Any) -> None:
-    """Set a result or an exception; whatever a callback does, the thread goes on."""
-    try:
-        how(what)
-    except concurrent.futures.InvalidStateError:
-        pass  # somebody else has set its result
-    except BaseException:
-        logging.getLogger("suture").exception("A callback of a future has failed.")
+        try:
+            if self._nursery is not None:
+                self._nursery.end()
+            for worker in list(self._workers.values()):
+                self._forget(worker)
+            with self._lock:
+                for file in (self._selector, self._waker, self._wakes):
+                    file.close()
+        finally:
+            if self._broken is None:
+                self._cancel()
+            for task in [*running, *self._pending]:
+                fail(task, self._broken or _deaths.left(task.name))

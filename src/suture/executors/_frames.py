@@ -6,6 +6,7 @@ torch: a worker does so only when a task needs it.
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import socket
@@ -79,16 +80,16 @@ def is_plain(tensor: Any) -> bool:
         and not tensor.requires_grad
         and str(tensor.layout) == "torch.strided"
         and tensor.is_contiguous()
-        and not (tensor.is_conj() or tensor.is_neg())
+        and not (tensor.is_conj() or tensor.is_neg() or tensor.has_names() or tensor.__dict__)
         and tensor.dtype in _numpy_dtypes()
     )
 
 
-def _numpy_dtypes() -> set[Any]:
-    torch = sys.modules["torch"]
-    names = ("float64", "float32", "float16", "complex128", "complex64", "int64", "int32")
-    names += ("int16", "int8", "uint8", "bool")
-    return {getattr(torch, name) for name in names}
+@functools.cache
+def _numpy_dtypes() -> frozenset[Any]:
+    floats = ("float64", "float32", "float16", "complex128", "complex64")
+    whole = ("int64", "int32", "int16", "int8", "uint8", "bool")
+    return frozenset(getattr(sys.modules["torch"], name) for name in (*floats, *whole))
 
 
 _ATOMS = frozenset({bool, bytes, complex, float, int, str, type(None)})

@@ -40,8 +40,9 @@ NEWS = struct.Struct("<qqi")
 
 FORK, KILL, LOAD, QUIT = b"f", b"k", b"l", b"q"
 
-ALIVE = -1
-"""In the place of a wait status, which is never negative."""
+ALIVE, REFUSED = -1, -2
+"""In the place of a wait status, which is never negative. With REFUSED, the number of the
+system's error stands in the place of the process."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # Source: <linux/prctl.h>
 
@@ -111,7 +112,12 @@ class _Nursery:
     def _fork(self, number: int, fd: int) -> None:
         gc.freeze()  # the child shares the pages of what the nursery has imported
         mine = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(fd)
+            self._control.sendall(NEWS.pack(number, error.errno or 0, REFUSED))
+            return
         if pid == 0:
             be_worker(self._become(fd, mine))
         os.close(fd)
@@ -144,9 +150,9 @@ class _Nursery:
                 pid, status = os.waitpid(-1, flags)
                 if pid == 0:
                     return
-                _kill_group(pid)
                 number = self._numbers.pop(pid, None)
                 if number is not None:
+                    _kill_group(pid)
                     del self._workers[number]
                     self._control.sendall(NEWS.pack(number, pid, status))
 

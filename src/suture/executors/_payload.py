@@ -77,7 +77,7 @@ class Store:
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is collected meanwhile may submit
         self._functions: collections.OrderedDict[Any, Item] = collections.OrderedDict()
         self._series: collections.OrderedDict[Key, list[tuple[Item, ...]]]
         self._series = collections.OrderedDict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
 import functools
 import math
@@ -14,8 +15,9 @@ from typing import Any, TypeVar, final
 
 from suture.errors import MethodError
 from suture.executors import _deaths
-from suture.executors._dispatcher import Dispatcher, Task
+from suture.executors._dispatcher import Dispatcher
 from suture.executors._payload import Store
+from suture.executors._tasks import Task
 
 T = TypeVar("T")
 
@@ -30,8 +32,8 @@ class Workers(concurrent.futures.Executor):
     needed, and Ctrl-C does not reach the workers. Large arrays and tensors in the arguments are
     sent once, and then only where they changed; the function still gets a copy of its own.
 
-    Workers start with the first tasks. A pool that is dropped, or left by Ctrl-C, is killed with
-    all processes that its functions have started, as it is when the program ends.
+    Workers start with the first tasks. When the pool is left by Ctrl-C, or the program ends, it is
+    killed with all processes that its functions have started.
 
     Not on Windows.
 
@@ -61,8 +63,9 @@ class Workers(concurrent.futures.Executor):
         self._dispatcher = Dispatcher(self.n, limit)
         self._store = Store()
         self._owner = os.getpid()
-        # Also at the end of the program.
-        self._finalizer = weakref.finalize(self, _kill, self._dispatcher)
+        # A pool that is dropped finishes its tasks, as other executors do; at exit it does not.
+        weakref.finalize(self, self._dispatcher.close).atexit = False
+        _at_exit.add(self._dispatcher)
 
     def __repr__(self) -> str:
         return f"Workers(n={self.n})"
@@ -172,9 +175,16 @@ class Workers(concurrent.futures.Executor):
             )
 
 
-def _kill(dispatcher: Dispatcher) -> None:
-    dispatcher.close(kill=True)
-    dispatcher.join()
+_at_exit: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+
+
+@atexit.register
+def _kill_all() -> None:
+    """End all pools at the end of the program: nobody will ask for their results."""
+    for dispatcher in _at_exit:
+        dispatcher.close(kill=True)
+    for dispatcher in _at_exit:
+        dispatcher.join()
 
 
 def _check_system(memory_limit: object) -> None:
