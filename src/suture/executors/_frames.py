@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import operator
 import pickle
 import socket
 import struct
@@ -30,7 +31,8 @@ a block (20 µs to send) and the table of an 8 MB array has 128 rows.
 MOST_BUFFERS = 512
 """How many buffers one system call takes: half of Linux's and macOS's IOV_MAX."""
 
-HEAVY = ("numpy", "torch")
+HEAVY = ("numpy", "torch", "suture")
+"""What the nursery imports at need, before it forks: slow, common, and without own threads."""
 
 
 def heavy(data: bytes) -> int:
@@ -69,7 +71,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no t
     def reducer_override(self, obj: Any) -> Any:
         """Reduce plain tensors to arrays, whose bytes need no copy; else do as cloudpickle."""
         if type(obj) is self._tensor and is_plain(obj):
-            return sys.modules["torch"].from_numpy, (obj.numpy(),)
+            return operator.methodcaller("from_numpy", obj.numpy()), (sys.modules["torch"],)
         return super().reducer_override(obj)
 
 
@@ -80,7 +82,8 @@ def is_plain(tensor: Any) -> bool:
         and not tensor.requires_grad
         and str(tensor.layout) == "torch.strided"
         and tensor.is_contiguous()
-        and not (tensor.is_conj() or tensor.is_neg() or tensor.has_names() or tensor.__dict__)
+        and not (tensor.is_conj() or tensor.is_neg() or tensor.__dict__)
+        and not getattr(tensor, "has_names", bool)()  # new versions of torch have no names
         and tensor.dtype in _numpy_dtypes()
     )
 
