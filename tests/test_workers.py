@@ -37,6 +37,7 @@ from faults import (
     raise_awkward,
     resident,
     sleepy_process,
+    start_session,
     there,
     wait,
 )
@@ -371,6 +372,37 @@ def test_a_hang_costs_its_task_and_its_children():
         until(lambda: not sleepers())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_CHILD_SUBREAPER")
+@pytest.mark.parametrize("end", [EXIT, KILL, functools.partial(time.sleep, 60)])
+def test_what_a_dead_worker_started_in_another_session_dies(end):
+    with Workers(1) as pool:
+        future = pool.submit_within(0.5, start_session, end)
+        until(lambda: len(sleepers()) == 2)
+        assert isinstance(future.exception(), WorkerDied | TimedOut)
+        until(lambda: not sleepers())
+        assert pool.submit(double, 1).result() == 2
+
+
+def test_what_is_left_running_ends_with_the_pool():
+    with Workers(1) as pool:
+        pool.submit(start_session, ignore).result()
+        until(lambda: len(sleepers()) == 2)
+        assert pool.submit(double, 1).result() == 2
+        assert len(sleepers()) == 2
+    assert not sleepers()
+
+
+def test_what_was_printed_is_not_lost(tmp_path):
+    script = """
+        from suture.executors import Workers
+
+        with Workers(1) as workers:
+            workers.submit(print, "printed").result()
+            workers.kill_workers()
+        """
+    assert run_script(script, tmp_path).communicate(timeout=25) == ("printed\n", "")
+
+
 def sleepers():
     """Return the sleeping programs that `hang` has left."""
     return [
@@ -466,6 +498,33 @@ def test_a_failure_of_the_dispatcher_ends_all_tasks(monkeypatch, caplog):
     assert "The pool of workers has failed" in caplog.text
 
 
+def test_the_death_of_an_idle_worker_costs_nothing():
+    with Workers(1) as pool:
+        idle = pool.submit(process).result()
+        os.kill(idle, signal.SIGKILL)
+        until(lambda: pool.deaths == 1)
+        assert pool.submit(process).result() != idle
+
+
+def test_workers_draw_different_numbers():
+    with Workers(2) as pool:
+        for _ in range(2):  # the second time, NumPy was imported before the fork
+            drawn = [pool.submit(draw).result() for _ in range(2) if not kill_all(pool)]
+            assert len(set(drawn)) == 2
+
+
+def draw():
+    return float(np.random.random())  # noqa: NPY002 # what simulators do
+
+
+def kill_all(pool):
+    pids = [worker.pid for worker in pool._dispatcher._workers.values() if worker.pid]
+    before = pool.deaths
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: pool.deaths == before + len(pids))
+
+
 def test_soak():
     """300 tasks, every seventh of which kills its worker; scripts/soak does more."""
     with Workers(2) as pool:
@@ -536,13 +595,17 @@ def test_torch_is_imported_only_for_those_who_need_it():
 # Ends
 
 
-def run_script(script, tmp_path, **options):
+def run_script(script, tmp_path):
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(script))
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
-        [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        **options,
-    )  # fmt: skip
+        [sys.executable, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
 
 
 def test_a_script_needs_no_guard(tmp_path):

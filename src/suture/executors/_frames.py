@@ -31,7 +31,7 @@ a block (20 µs to send) and the table of an 8 MB array has 128 rows.
 MOST_BUFFERS = 512
 """How many buffers one system call takes: half of Linux's and macOS's IOV_MAX."""
 
-HEAVY = ("numpy", "torch", "suture")
+HEAVY = ("numpy", "numpy.random", "torch")
 """What the nursery imports at need, before it forks: slow, common, and without own threads."""
 
 

@@ -5,8 +5,9 @@ brings torch; `HEAVY` modules are imported when the first task needs them: once,
 
 NOTE [reaping] The nursery is the parent of all workers and thus the one that learns how they
 died. A worker leads a process group; when it dies, the nursery kills what is left of the group.
-Simulators whose parent died become the nursery's children (PR_SET_CHILD_SUBREAPER), so that they
-leave no zombie even where process 1 does not reap.
+On Linux, a process whose parent died becomes the nursery's child (PR_SET_CHILD_SUBREAPER). So a
+simulator in a session of its own is found and killed as well, and leaves no zombie even where
+process 1 does not reap.
 
 NOTE [orphans] Three things end the children of a parent that is gone: the nursery reads the end
 of its control pipe; on Linux the kernel sends it SIGTERM, as forks of the parent may hold the
@@ -92,7 +93,7 @@ class _Nursery:
         if self._waker in ready:
             with suppress(BlockingIOError):
                 self._waker.recv(BLOCK)
-            self._reap(os.WNOHANG)
+            self._reap()
         return self._control not in ready or self._obey()
 
     def _obey(self) -> bool:
@@ -104,7 +105,7 @@ class _Nursery:
         if what == FORK:
             self._fork(number, fds[0])
         elif what == KILL and number in self._workers:
-            _kill_group(self._workers[number])
+            _kill(self._workers[number])
         elif what == LOAD:
             _load(number)
         return bool(what != QUIT)
@@ -119,7 +120,7 @@ class _Nursery:
             self._control.sendall(NEWS.pack(number, error.errno or 0, REFUSED))
             return
         if pid == 0:
-            be_worker(self._become(fd, mine))
+            be_worker(lambda: self._become(fd, mine))
         os.close(fd)
         with suppress(OSError):  # both sides do it, so that no one can be early
             os.setpgid(pid, pid)
@@ -138,36 +139,43 @@ class _Nursery:
         if random := sys.modules.get("numpy.random"):
             random.seed()  # or all workers would draw the same
         if self._limit:
-            import resource
-
-            resource.setrlimit(resource.RLIMIT_AS, (self._limit, self._limit))
+            _limit_memory(self._limit)
         return socket.socket(fileno=fd)
 
-    def _reap(self, flags: int) -> None:
+    def _reap(self) -> None:
         """Tell of the workers that died, and end what they leave behind."""
         with suppress(ChildProcessError):
             while True:
-                pid, status = os.waitpid(-1, flags)
+                pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
-                    return
+                    break
                 number = self._numbers.pop(pid, None)
                 if number is not None:
                     _kill_group(pid)
                     del self._workers[number]
                     self._control.sendall(NEWS.pack(number, pid, status))
+        self._sweep()
+
+    def _sweep(self) -> bool:
+        """Kill the processes whose worker died; return whether there were any."""
+        orphans = [pid for pid in _children() if pid not in self._numbers]
+        for pid in orphans:
+            _kill(pid)
+        return bool(orphans)
 
     def _end(self, *_: Any) -> None:
         """Kill everybody, reap them, and exit."""
         for pid in self._numbers:
-            _kill_group(pid)
+            _kill(pid)
+        end = time.monotonic() + 2.0  # the kernel may be freeing much memory
         with suppress(ChildProcessError):
-            for _turn in range(200):  # two seconds: the kernel may be freeing much memory
+            while time.monotonic() < end:
                 pid, _status = os.waitpid(-1, os.WNOHANG)
                 self._numbers.pop(pid, None)
-                if pid == 0 and not self._numbers:
+                if pid == 0 and not self._sweep() and not self._numbers:
                     break
                 if pid == 0:
-                    time.sleep(0.01)
+                    time.sleep(0.002)
         os._exit(0)
 
 
@@ -177,6 +185,31 @@ def _load(modules: int) -> None:
         if modules >> i & 1:
             with suppress(BaseException):
                 __import__(name)
+
+
+def _children() -> list[int]:
+    """Return the children of this process, those that it has adopted among them."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:  # not on Linux
+        return []
+
+
+def _limit_memory(limit: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _kill(pid: int) -> None:
+    """Kill a child that has not been reaped, and its group if it leads one."""
+    _kill_group(pid)
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _kill_group(pid: int) -> None:

@@ -21,8 +21,8 @@ from suture.executors._frames import BLOCK, dumps, frame, heavy
 Key = tuple[str, int, int]
 """Where an array stands: the function's name, its position among the large ones, its bytes."""
 
-_SERIES = 64
-"""How many arrays are remembered, two versions each; a call has a few."""
+_SERIES = 1 << 30
+"""Bytes of the arrays that are remembered, two versions each which mostly are one; 1 GiB."""
 
 _FUNCTIONS = 64
 """How many functions are remembered; a training run has a few."""
@@ -81,6 +81,7 @@ class Store:
         self._functions: collections.OrderedDict[Any, Item] = collections.OrderedDict()
         self._series: collections.OrderedDict[Key, list[tuple[Item, ...]]]
         self._series = collections.OrderedDict()
+        self._remembered = 0
 
     def pack(self, name: str, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
         """Pickle a call as it is now: what the caller changes later does not reach the worker.
@@ -115,8 +116,10 @@ class Store:
         if series is None:
             blocks = tuple(Item(bytes(part)) for part in _parts(buffer))
             self._series[key] = [blocks, blocks]
-            if len(self._series) > _SERIES:
-                self._series.popitem(last=False)
+            self._remembered += buffer.nbytes
+            while self._remembered > _SERIES and len(self._series) > 1:
+                (_, _, size), _ = self._series.popitem(last=False)
+                self._remembered -= size
             return blocks
         self._series.move_to_end(key)
         first, last = series

@@ -10,7 +10,7 @@ import pickle
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -19,11 +19,11 @@ import cloudpickle
 from suture.executors._frames import HEADER, dumps, frame, heavy_here, receive, send
 
 
-def be_worker(wire: socket.socket) -> None:
-    """Serve, and end the process as Python would, without unwinding the nursery's stack."""
+def be_worker(become: Callable[[], socket.socket]) -> None:
+    """Become a worker, serve, and end as Python would, without unwinding the nursery's stack."""
     code: Any = 1
     try:
-        _serve(wire)
+        _serve(become())
         code = 0
     except SystemExit as leaving:
         code = leaving.code
@@ -31,9 +31,7 @@ def be_worker(wire: socket.socket) -> None:
         code = 0  # the parent is gone
     except BaseException:
         traceback.print_exc()
-    with suppress(BaseException):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    _flush()
     os._exit((code or 0) & 0xFF if isinstance(code, int | None) else 1)
 
 
@@ -80,6 +78,7 @@ def _serve(wire: socket.socket) -> None:
         task = shelf.take(*received)
         del received
         reply = _reply(wire, shelf, *task)
+        _flush()  # what was printed must not be lost if the worker is killed
         if os.getpid() != me:  # a child that the function forked must not answer for it
             os._exit(0)
         send(wire, reply)
@@ -98,7 +97,6 @@ def _reply(
         if timed:  # the clock starts when the imports are done
             send(wire, [HEADER.pack(0, 0)])
         result = function(*args, **kwargs)
-        del args, kwargs
     except SystemExit:
         raise
     except BaseException as error:
@@ -110,6 +108,12 @@ def _reply(
     except BaseException as error:
         return _unsendable(result, error)
     return frame(("value", pickled, [part.nbytes for part in parts], heavy_here()), parts)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
 
 
 def _raised(error: BaseException) -> list[bytes | memoryview]:

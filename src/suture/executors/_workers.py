@@ -33,7 +33,8 @@ class Workers(concurrent.futures.Executor):
     sent once, and then only where they changed; the function still gets a copy of its own.
 
     Workers start with the first tasks. When the pool is left by Ctrl-C, or the program ends, it is
-    killed with all processes that its functions have started.
+    killed with all processes that its functions have started. What a function leaves running may
+    be killed as soon as some worker dies, and is when the pool ends.
 
     Not on Windows.
 
@@ -181,9 +182,10 @@ _at_exit: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 @atexit.register
 def _kill_all() -> None:
     """End all pools at the end of the program: nobody will ask for their results."""
-    for dispatcher in _at_exit:
+    pools = list(_at_exit)
+    for dispatcher in pools:
         dispatcher.close(kill=True)
-    for dispatcher in _at_exit:
+    for dispatcher in pools:
         dispatcher.join()
 
 
