@@ -47,6 +47,7 @@ from suture.errors import (
     WorkerDied,
 )
 from suture.executors import Workers
+from suture.executors._deaths import RemoteTraceback
 
 COMPLEX_STEP = FiniteDifference(stencils.COMPLEX_STEP)
 BACKWARD = FiniteDifference(stencils.BACKWARD, step=0.5)
@@ -2113,6 +2114,8 @@ def nursery_that_is_killed():
     with Workers(1) as workers:
         workers.submit(faults.double, 1).result(timeout=30)
         future = workers.submit(faults.wait, 60)
+        while not future.running():
+            time.sleep(0.01)
         workers._dispatcher._nursery._process.kill()
         future.result(timeout=30)
 
@@ -2613,10 +2616,14 @@ def test_cause_is_the_users_exception(provoke):
 
 
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.error is BadResult])
-def test_a_bad_result_has_no_cause_but_a_point_that_failed(name):
+def test_a_bad_result_has_a_cause_only_if_something_else_failed(name):
     error = caught_from(CASES[name].provoke)
-    failed = name == "points_that_fail_on_both_sides"
-    assert type(error.__cause__) is (PointFailed if failed else type(None))
+    causes = {
+        "points_that_fail_on_both_sides": PointFailed,
+        "result_that_cannot_be_pickled": RemoteTraceback,
+        "result_that_cannot_be_unpickled": ValueError,
+    }
+    assert type(error.__cause__) is causes.get(name, type(None))
     assert error.__context__ is None or error.__suppress_context__
 
 

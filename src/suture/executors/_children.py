@@ -140,6 +140,7 @@ class Worker:
         task: what it has to do, or None.
         ends: when the task is late, in the seconds of `time.monotonic`; inf = never.
         started: whether the function runs.
+        deaf: whether it has closed its pipe.
         verdict: why the worker is being killed; its task ends with that.
     """
 
@@ -147,7 +148,7 @@ class Worker:
         """Take the pipe."""
         self.number, self.pipe = number, pipe
         self.pid, self.task, self.ends = 0, None, float("inf")  # type: int, Any, float
-        self.started = False
+        self.started = self.deaf = False
         self.verdict: Exception | None = None
         self.ledger = Ledger()
         self._unsent: list[memoryview] = []

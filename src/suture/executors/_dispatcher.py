@@ -298,11 +298,17 @@ class Dispatcher:
             self._bury(worker, None)
 
     def _dismiss(self, worker: Worker) -> None:
-        """Listen to a worker no more, give it nothing, and have it killed."""
+        """Listen to a worker no more, give it nothing, and have it killed.
+
+        Most often it is dying already: killing it at once could hide of what.
+        """
         self._selector.unregister(worker.pipe)
         with suppress(ValueError):
             self._idle.remove(worker)
-        self._kill(worker)
+        if worker.verdict is None:
+            worker.deaf, worker.ends = True, time.monotonic() + _DYING
+        else:
+            self._kill(worker)
 
     def _kill(self, worker: Worker) -> None:
         if self._nursery is not None:
@@ -313,7 +319,10 @@ class Dispatcher:
         now = time.monotonic()
         for worker in [w for w in self._workers.values() if w.ends <= now]:
             task = worker.task
-            if worker.verdict is None:
+            if worker.deaf:
+                worker.ends = float("inf")
+                self._kill(worker)
+            elif worker.verdict is None:
                 allowed = task.seconds if worker.started else _LOADING
                 worker.verdict = _deaths.late(task.name, allowed, worker.started)
                 worker.ends = now + _DYING
