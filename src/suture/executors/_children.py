@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,12 @@ class Worker:
         self._body: memoryview | None = None
         self._filled = self._pickled = 0
 
+    def kill(self) -> None:
+        """Kill its group, where no nursery is left to do so."""
+        if self.pid:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     def send(self, buffers: Sequence[bytes | memoryview]) -> int:
         """Begin to write a frame; return its bytes."""
         self._unsent = [memoryview(buffer) for buffer in buffers]
@@ -207,3 +215,9 @@ class Worker:
         if not read:
             raise EOFError
         return read
+
+
+def patience(workers: Iterable[Worker]) -> float | None:
+    """Return the seconds until some task is late; None = never."""
+    ends = min((worker.ends for worker in workers), default=float("inf"))
+    return None if ends == float("inf") else max(0.0, ends - time.monotonic())

@@ -12,7 +12,6 @@ import logging
 import os
 import pickle
 import selectors
-import signal
 import socket
 import threading
 import time
@@ -20,7 +19,7 @@ from contextlib import suppress
 
 from suture.errors import BadResult
 from suture.executors import _deaths
-from suture.executors._children import Frame, Nursery, Worker
+from suture.executors._children import Frame, Nursery, Worker, patience
 from suture.executors._tasks import Task, begins, end, fail, split
 
 _LOADING = 60.0
@@ -129,7 +128,7 @@ class Dispatcher:
                 return False
             able = bool(self._idle) or len(self._workers) < self._n
             self._hungry = able
-            wait = 0.1 if able and self._pending else self._patience()
+            wait = 0.1 if able and self._pending else patience(self._workers.values())
         for key, mask in self._selector.select(wait):
             if isinstance(key.data, Worker):
                 self._hear(key.data, mask)
@@ -140,11 +139,6 @@ class Dispatcher:
                 self._read_news()
         self._expire()
         return True
-
-    def _patience(self) -> float | None:
-        """Return the seconds until a task is late."""
-        ends = min((worker.ends for worker in self._workers.values()), default=float("inf"))
-        return None if ends == float("inf") else max(0.0, ends - time.monotonic())
 
     def _assign(self) -> None:
         """Give tasks to workers that have none, and hire more up to n."""
@@ -291,9 +285,7 @@ class Dispatcher:
             self._nursery = None
         for worker in lost:
             self._workers[worker.number] = worker
-            if worker.pid:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(worker.pid, signal.SIGKILL)
+            worker.kill()
         for worker in lost:
             self._bury(worker, None)
 
