@@ -9,12 +9,16 @@ import copy
 import dataclasses
 import functools
 import math
+import multiprocessing
 import pickle
+import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import faults
 import numpy as np
 import pytest
 import torch
@@ -38,8 +42,12 @@ from suture.errors import (
     MissingExtraError,
     PointFailed,
     SutureError,
+    TimedOut,
     TransformError,
+    WorkerDied,
 )
+from suture.executors import Workers
+from suture.executors._deaths import RemoteTraceback
 
 COMPLEX_STEP = FiniteDifference(stencils.COMPLEX_STEP)
 BACKWARD = FiniteDifference(stencils.BACKWARD, step=0.5)
@@ -2145,6 +2153,250 @@ def point_that_fails_in_the_forward_pass():
 
 
 # ------------------------------------------------------------------------------------------------
+# Workers
+# ------------------------------------------------------------------------------------------------
+
+
+def through_a_worker(fn, *args, **patches):
+    """Call a function in a worker, with some parts of the library replaced meanwhile."""
+    with pytest.MonkeyPatch.context() as patch, Workers(1) as workers:
+        for place, value in patches.items():
+            patch.setattr(f"suture.executors.{place.replace('__', '.')}", value)
+        workers.submit(fn, *args).result(timeout=30)
+
+
+def refuse(*_):
+    raise OSError(11, "Resource temporarily unavailable")
+
+
+def run_out(*_):
+    raise MemoryError
+
+
+@says(
+    WorkerDied,
+    "The worker that evaluated `exit` exited with code 3.",
+    "A black box has to return or to raise; other points are not affected.",
+    "Raise an exception instead of `sys.exit` or `os._exit`, also in native libraries.",
+)
+def worker_that_exits():
+    through_a_worker(sys.exit, 3)
+
+
+@says(
+    WorkerDied,
+    "The worker that evaluated `die` was killed by SIGKILL.",
+    "Most often the system does so when memory runs out; other points are not affected.",
+    "Use fewer workers, `Workers(n=1)`, or `memory_limit=` to get a MemoryError instead.",
+)
+def worker_that_is_killed():
+    through_a_worker(faults.die, signal.SIGKILL)
+
+
+@says(
+    WorkerDied,
+    "The worker that evaluated `string_at` was killed by SIGSEGV.",
+    "Native code has crashed, or somebody sent the signal; other points are not affected.",
+    "Call `string_at` at this point under `python -X faulthandler` to see the line.",
+)
+def worker_that_crashes():
+    through_a_worker(faults.SEGV)
+
+
+@says(
+    WorkerDied,
+    "The worker that evaluated `wait` was killed, as its pool was ended.",
+    "The pool was left by an exception, or `kill_workers()` was called.",
+    "Use `shutdown(wait=True)` to let tasks finish.",
+)
+def pool_that_is_killed():
+    workers = Workers(1)
+    future = workers.submit(faults.wait, 60)
+    while not future.running():
+        time.sleep(0.01)
+    workers.kill_workers()
+    future.result(timeout=30)
+
+
+@says(
+    WorkerDied,
+    "The worker that evaluated `wait` was lost: the process that starts workers died.",
+    "It does nothing but that, so it was killed, or could not start (see its error output).",
+    "Use fewer workers, `Workers(n=1)`, if memory ran out; later tasks get new workers.",
+)
+def nursery_that_is_killed():
+    with Workers(1) as workers:
+        workers.submit(faults.double, 1).result(timeout=30)
+        future = workers.submit(faults.wait, 60)
+        while not future.running():
+            time.sleep(0.01)
+        workers._dispatcher._nursery._process.kill()
+        future.result(timeout=30)
+
+
+NO_WORKER = (
+    "A worker needs a process, memory, and an open file in its parent.",
+    "Use fewer workers, `Workers(n=1)`, or raise the limits (`ulimit -n`, `ulimit -u`).",
+)
+
+
+@says(
+    WorkerDied,
+    "No worker could be started: BlockingIOError: [Errno 11] Resource temporarily unavailable.",
+    *NO_WORKER,
+)
+def nursery_that_cannot_start():
+    through_a_worker(faults.double, 1, _dispatcher__Nursery=refuse)
+
+
+@says(
+    WorkerDied,
+    "No worker could be started: BlockingIOError: [Errno 11] Resource temporarily unavailable.",
+    *NO_WORKER,
+)
+def fork_that_is_refused():
+    unavailable = OSError(11, "Resource temporarily unavailable")
+    through_a_worker(faults.double, 1, _children___how=lambda *_: unavailable)
+
+
+@says(
+    TimedOut,
+    "`wait` gave no result within 0.2 s.",
+    "Its worker and all processes that it started were killed; other points are not affected.",
+    "Allow more seconds in `submit_within(seconds, ...)`, or make the function stop by itself.",
+)
+def task_that_is_late():
+    with Workers(1) as workers:
+        workers.submit_within(0.2, faults.wait, 60).result(timeout=30)
+
+
+@says(
+    MethodError,
+    "`ignore` or its arguments cannot be sent to a worker: ValueError: boom.",
+    "A process gets the function, what it closes over, and its arguments as a pickle.",
+    "Create such objects inside of the function, or use a `ThreadPoolExecutor`.",
+)
+def argument_that_cannot_be_pickled():
+    through_a_worker(faults.ignore, faults.Refuses(pickled=faults.boom))
+
+
+RECEIVED = "A result travels as a pickle."
+
+
+@says(
+    BadResult,
+    "The result of `double` could not be received from its worker:"
+    " it needs more memory than there is.",
+    RECEIVED,
+    "Return numbers, arrays or tensors from `double`.",
+)
+def result_that_is_too_large():
+    through_a_worker(faults.double, 1, _children__Worker__receive=run_out)
+
+
+@says(
+    BadResult,
+    "The result of `give` could not be received from its worker:"
+    " a Refuses cannot be pickled (ValueError: boom).",
+    RECEIVED,
+    "Return numbers, arrays or tensors from `give`.",
+)
+def result_that_cannot_be_pickled():
+    through_a_worker(faults.give, faults.there(faults.boom), None)
+
+
+@says(
+    BadResult,
+    "The result of `give` could not be received from its worker: ValueError: boom.",
+    RECEIVED,
+    "Return numbers, arrays or tensors from `give`.",
+)
+def result_that_cannot_be_unpickled():
+    through_a_worker(faults.give, None, faults.here(faults.boom))
+
+
+@says(
+    EvaluationError,
+    "`raise_awkward` raised Awkward, which cannot be sent from a worker as it is.",
+    "An error travels as a pickle; the traceback above is that of the worker.",
+    "Raise an Exception in `raise_awkward` whose arguments are those of its `__init__`.",
+)
+def error_that_cannot_be_unpickled():
+    through_a_worker(faults.raise_awkward)
+
+
+@says(
+    MethodError,
+    "`seconds` is 0.",
+    "A call needs a positive, finite time.",
+    "Use `submit(fn, ...)` to wait forever.",
+)
+def no_seconds():
+    Workers(1).submit_within(0, faults.double, 1)
+
+
+@says(
+    MethodError,
+    "A pool of process 1 was used in process 2.",
+    "After a fork, the workers still belong to the parent alone.",
+    "Make a new `Workers()` in each process.",
+)
+def pool_of_another_process():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.getpid", lambda: 1)
+        workers = Workers(1)
+        patch.setattr("os.getpid", lambda: 2)
+        workers.submit(faults.double, 1)
+
+
+@says(
+    MethodError,
+    "`Workers` was made on plan9, which has no fork.",
+    "Workers are forked from a process that has imported torch once.",
+    "Use `concurrent.futures.ProcessPoolExecutor()`.",
+)
+def system_without_fork():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.platform", "plan9")
+        patch.delattr("os.fork")
+        Workers()
+
+
+@says(
+    MethodError,
+    "`memory_limit` was given on darwin.",
+    "Only Linux holds a process to RLIMIT_AS.",
+    "Leave `memory_limit=` out.",
+)
+def memory_limit_on_another_system():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.platform", "darwin")
+        Workers(memory_limit=1 << 30)
+
+
+@says(
+    MethodError,
+    "`Workers` was made in a daemonic process, as the workers of a DataLoader are.",
+    "Such a process is ended without notice and may have no children.",
+    "Evaluate one after another there, `executor=None`.",
+)
+def workers_of_a_daemon():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(multiprocessing.current_process()._config, "daemon", True)
+        Workers()
+
+
+@says(
+    MethodError,
+    "`n` is 0.",
+    "It has to be a whole number, 1 or more.",
+    "Use `Workers(n=2, memory_limit=8 * 2**30)`, for example.",
+)
+def no_workers():
+    Workers(0)
+
+
+# ------------------------------------------------------------------------------------------------
 # All messages are here, and each is what it should be
 # ------------------------------------------------------------------------------------------------
 
@@ -2267,6 +2519,8 @@ def test_every_message_of_the_source_has_a_case(monkeypatch):
         (MethodError, {SutureError, ValueError}),
         (TransformError, {SutureError}),
         (PointFailed, {EvaluationError}),
+        (TimedOut, {EvaluationError}),
+        (WorkerDied, {EvaluationError}),
         (MissingExtraError, {SutureError, ImportError}),
     ],
 )
@@ -2476,10 +2730,14 @@ def test_cause_is_the_users_exception(provoke):
 
 
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.error is BadResult])
-def test_a_bad_result_has_no_cause_but_a_point_that_failed(name):
+def test_a_bad_result_has_a_cause_only_if_something_else_failed(name):
     error = caught_from(CASES[name].provoke)
-    failed = name == "points_that_fail_on_both_sides"
-    assert type(error.__cause__) is (PointFailed if failed else type(None))
+    causes = {
+        "points_that_fail_on_both_sides": PointFailed,
+        "result_that_cannot_be_pickled": RemoteTraceback,
+        "result_that_cannot_be_unpickled": ValueError,
+    }
+    assert type(error.__cause__) is causes.get(name, type(None))
     assert error.__context__ is None or error.__suppress_context__
 
 

@@ -3,6 +3,8 @@
     SutureError
     ├── EvaluationError        fn raised                                     (.point)
     │   ├── BadResult          fn returned something that is no result, or breaks a claim
+    │   ├── TimedOut           fn took too long
+    │   ├── WorkerDied         the process that ran fn ended
     │   └── PointFailed        fn itself says so: raise it for a point that cannot be evaluated
     ├── MethodError            an illegal combination; also a ValueError
     ├── TransformError         a torch transform that would give a wrong number
@@ -56,6 +58,14 @@ class EvaluationError(SutureError):
 
 class BadResult(EvaluationError):
     """The black box returned something that is not a result: NaN, a string, another shape."""
+
+
+class TimedOut(EvaluationError):
+    """The black box gave no result in time; its worker was killed."""
+
+
+class WorkerDied(EvaluationError):
+    """The process that ran the black box ended: killed, crashed, or by itself."""
 
 
 class PointFailed(EvaluationError):

@@ -1,0 +1,57 @@
+"""Tasks: what waits in the queue, and how its future ends."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import logging
+from typing import Any
+
+from suture.executors._payload import Payload
+
+
+class Task:
+    """What a future waits for.
+
+    Attributes:
+        future: what the caller holds.
+        name: the function's, for messages.
+        payload: what is sent.
+        seconds: how long the function may run; None = forever.
+    """
+
+    __slots__ = ("future", "name", "payload", "seconds")
+
+    def __init__(self, name: str, payload: Payload, seconds: float | None) -> None:
+        """Make its future."""
+        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.name, self.payload, self.seconds = name, payload, seconds
+
+
+def split(raw: memoryview, sizes: list[int]) -> list[memoryview]:
+    """Cut the raw bytes of a frame into the buffers of a result."""
+    starts = itertools.accumulate(sizes, initial=0)
+    return [raw[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
+def begins(future: concurrent.futures.Future[Any]) -> bool:
+    """Whether a task is to be done; from now on it cannot be canceled."""
+    try:
+        return future.set_running_or_notify_cancel()
+    except (RuntimeError, concurrent.futures.InvalidStateError):
+        return False  # somebody else has set its result
+
+
+def fail(task: Task, error: BaseException) -> None:
+    """End a task with an error."""
+    end(task.future.set_exception, error)
+
+
+def end(how: Any, what: Any) -> None:
+    """Set a result or an exception; whatever a callback does, the thread goes on."""
+    try:
+        how(what)
+    except concurrent.futures.InvalidStateError:
+        pass  # somebody else has set its result
+    except BaseException:
+        logging.getLogger("suture").exception("A callback of a future has failed.")
