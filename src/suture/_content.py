@@ -12,6 +12,7 @@ value: `1`, `1.0`, `True` and `"1"` differ, and so do 0.0 and -0.0, and NaNs of 
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 from collections.abc import Iterable, Sequence
@@ -29,12 +30,16 @@ Piece: TypeAlias = bytes | memoryview
 
 _SIZE, _FLOAT, _COMPLEX = struct.Struct("<Q"), struct.Struct("<d"), struct.Struct("<dd")
 
+# How many dimensions, and the shape: NumPy has at most 64.
+_SHAPES = [struct.Struct(f"<B{dims}Q") for dims in range(65)]
+
 # Kinds of arrays that are plain bytes: bool, integers, floats, complex, times, fixed-length text.
 _KINDS = "biufcmMSU"
 # Not so: long doubles are another format on each kind of processor.
 _LONG = "gG"
 
 _TORCH_DTYPES = {str(d): d for d in vars(torch).values() if isinstance(d, torch.dtype)}
+_DTYPE_NAMES = {dtype: name for name, dtype in _TORCH_DTYPES.items()}
 
 
 class Unknown(Exception):
@@ -111,8 +116,12 @@ def _put_all(letter: bytes, size: int, values: Iterable[Any], pieces: list[Piece
 
 
 def _put_header(letter: bytes, dtype: str, shape: Sequence[int], pieces: list[Piece]) -> None:
-    sizes = struct.pack(f"<{len(shape)}Q", *shape)
-    pieces.append(b"%b%c%b%c%b" % (letter, len(dtype), dtype.encode(), len(shape), sizes))
+    pieces.append(letter + _dtype_bytes(dtype) + _SHAPES[len(shape)].pack(len(shape), *shape))
+
+
+@functools.lru_cache(maxsize=256)
+def _dtype_bytes(dtype: str) -> bytes:
+    return bytes([len(dtype)]) + dtype.encode()
 
 
 def _put_array(letter: bytes, array: Array, pieces: list[Piece]) -> None:
@@ -125,15 +134,21 @@ def _put_array(letter: bytes, array: Array, pieces: list[Piece]) -> None:
 def _put_tensor(tensor: Tensor, pieces: list[Piece]) -> None:
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise Unknown("quantized tensor" if tensor.is_quantized else "sparse tensor")
-    _put_header(b"t", str(tensor.dtype), tensor.shape, pieces)
-    plain = tensor.detach()
-    if plain.device.type != "cpu" or plain.is_conj() or plain.is_neg():
-        plain = plain.cpu().resolve_conj().resolve_neg()
+    _put_header(b"t", _DTYPE_NAMES[tensor.dtype], tensor.shape, pieces)
     try:
-        array = plain.numpy()
-    except TypeError:  # NumPy has no bfloat16: numbers of the same size stand for it
-        array = _same_size(plain.contiguous())
+        array = tensor.numpy()
+    except (RuntimeError, TypeError):  # not plain: on another device, bfloat16, …
+        array = _as_array(tensor)
     pieces.append(_bytes_of(array))
+
+
+def _as_array(tensor: Tensor) -> Array:
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    try:
+        array: Array = plain.numpy()
+    except TypeError:  # NumPy has no bfloat16: integers of the same size stand for it
+        array = _same_size(plain.contiguous())
+    return array
 
 
 def _same_size(tensor: Tensor) -> Array:
@@ -286,24 +301,31 @@ def _take_many(content: bytes, at: int, count: int) -> tuple[list[Any], int]:
 
 def _take_array(letter: bytes, content: bytes, at: int) -> tuple[Any, int]:
     name_end = at + 1 + content[at]
-    name = content[at + 1 : name_end].decode()
-    shape = struct.unpack_from(f"<{content[name_end]}Q", content, name_end + 1)
-    at, count = name_end + 1 + 8 * len(shape), math.prod(shape)
+    name = content[at + 1 : name_end]
+    dims, *shape = _SHAPES[content[name_end]].unpack_from(content, name_end)
+    at, count = name_end + 1 + 8 * dims, math.prod(shape)
     if letter == b"t":
-        dtype = _TORCH_DTYPES[name]
+        dtype = _TORCH_DTYPES[name.decode()]
         end = at + count * dtype.itemsize
         return _tensor(content[at:end], dtype, shape), end
-    kind = np.dtype(name)
+    kind, stored, is_swapped = _numpy_dtypes(name)
     end = at + count * kind.itemsize
     if end == at:
         array = np.zeros(shape, kind)
-        return (array[()] if letter == b"g" else array), end
-    array = np.frombuffer(content[at:end], kind.newbyteorder("<"), count)
-    array = (array.byteswap() if kind.str[0] == ">" else array.copy()).view(kind).reshape(shape)
+    else:
+        array = np.frombuffer(content, stored, count, at)
+        array = (array.byteswap().view(kind) if is_swapped else array.copy()).reshape(shape)
     return (array[()] if letter == b"g" else array), end
 
 
-def _tensor(content: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+@functools.lru_cache(maxsize=256)
+def _numpy_dtypes(name: bytes) -> tuple[np.dtype[Any], np.dtype[Any], bool]:
+    """Return the type of an array, its type as stored, and whether these differ."""
+    kind = np.dtype(name.decode())
+    return kind, kind.newbyteorder("<"), kind.str[0] == ">"
+
+
+def _tensor(content: bytes, dtype: torch.dtype, shape: list[int]) -> Tensor:
     if not content:
         return torch.empty(shape, dtype=dtype, device="cpu")
     part = bytearray(content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import sqlite3
 import threading
@@ -100,6 +99,7 @@ class Memo:
         self._counts = dict.fromkeys((field.name for field in dataclasses.fields(Counts)), 0)
         self._lock = threading.Lock()
         self._warned = False
+        self._begun: tuple[bytes, Any, object, Any] = (b"", None, None, None)
         self._paused_until = -float("inf")
         self._file = File(self.path, durable)
         try:
@@ -146,7 +146,14 @@ class Memo:
         Raises:
             MethodError: for any other leaf, naming it.
         """
-        digest = _begun(fingerprint, _Same(tree), str(precision)).copy()
+        # All points of a gradient have these in common. A tree that is the same object is compared
+        # by that: its `==` would take longer than the rest of the key.
+        begun = self._begun
+        if begun[1] is not tree or begun[0] != fingerprint or begun[2] != precision:
+            begin = encoded((fingerprint, structure_bytes(tree), str(precision)))
+            begun = (fingerprint, tree, precision, hashlib.blake2b(begin, digest_size=_KEY))
+            self._begun = begun
+        digest = begun[3].copy()
         for piece in leaf_pieces(leaves, tree):
             digest.update(piece)
         key: bytes = digest.digest()
@@ -314,29 +321,9 @@ class Memo:
         self._file.close()
 
 
-class _Same:
-    """A structure that is equal to itself alone: its hash would take longer than the key."""
-
-    def __init__(self, structure: _tree.Structure) -> None:
-        self.structure = structure
-
-    def __hash__(self) -> int:
-        return id(self.structure)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.structure is other.structure
-
-
 def _date(seconds: Any) -> datetime | None:
     """Return a time of the file, None if there is none or it is damaged."""
     try:
         return datetime.fromtimestamp(seconds).astimezone()
     except (TypeError, ValueError, OverflowError, OSError):
         return None
-
-
-@functools.lru_cache(maxsize=64)
-def _begun(fingerprint: bytes, tree: _Same, precision: str) -> Any:
-    """Return the digest of all that the points of a node have in common."""
-    begin = encoded((fingerprint, structure_bytes(tree.structure), precision))
-    return hashlib.blake2b(begin, digest_size=_KEY)
