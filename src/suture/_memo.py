@@ -26,6 +26,9 @@ _KEY = 32
 # Pages that are given back at once; one statement must not keep others from writing for long.
 _PAGES = 10_000
 
+# How often a damaged row is deleted and written: others may do both in between.
+_TRIES = 3
+
 _MISSING = object()
 
 
@@ -197,13 +200,15 @@ class Memo:
 
     def _write(self, key: bytes, row: bytes) -> Any:
         """Insert a row and return the value that is in the file then."""
-        while not self._file.changed(
-            "INSERT OR IGNORE INTO memo VALUES (?, ?, ?)", (key, row, time.time())
-        ):
+        for _ in range(_TRIES):
+            if self._file.changed(
+                "INSERT OR IGNORE INTO memo VALUES (?, ?, ?)", (key, row, time.time())
+            ):
+                self._count("writes")
+                return unpacked(key, row)
             if (found := self._read(key)) is not _MISSING:
                 return found
-        self._count("writes")
-        return unpacked(key, row)
+        raise sqlite3.DatabaseError("a damaged value cannot be replaced")
 
     def _read(self, key: bytes) -> Any:
         """Return a value; a damaged row is deleted, so that it can be written anew."""
@@ -216,7 +221,10 @@ class Memo:
         except Damaged:
             self._count("bad_rows")
             # If it is still the same: somebody may have written a good one.
-            self._file.changed("DELETE FROM memo WHERE key = ? AND value IS ?", (key, row))
+            self._file.changed(
+                "DELETE FROM memo WHERE key = ? AND CAST(value AS BLOB) IS CAST(? AS BLOB)",
+                (key, row),
+            )
             return _MISSING
 
     def _is_pausing(self) -> bool:

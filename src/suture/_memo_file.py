@@ -102,7 +102,7 @@ class File:
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
-        self._replace(connection.number, connection.file)
+        self._replace(connection)
         return read(self._connected().database.execute(statement, values))
 
     def _connected(self) -> _Connection:
@@ -123,28 +123,28 @@ class File:
     def _connect(self) -> _Connection:
         """Open a connection for this thread; a damaged file is replaced, once."""
         with self._lock:
-            try:
-                connection = self._opened()
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                self._replace(self.replaced, identity(self.path))
-                connection = self._opened()
+            make(self.path)
+            # Nobody may rename the file while a connection finds its log.
+            with alone(self.path.parent):
+                try:
+                    connection = self._opened()
+                except sqlite3.DatabaseError as error:
+                    if not _is_damage(error):
+                        raise
+                    self._set_aside()
+                    make(self.path)
+                    connection = self._opened()
             self._of_thread.connection = connection
             self._all.add(connection)
         return connection
 
     def _opened(self) -> _Connection:
-        make(self.path)
-        # Nobody may rename the file while a connection finds its log.
-        with alone(self.path.parent):
-            file = identity(self.path)
-            database = sqlite3.connect(
-                self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
-            )
-            connection = _Connection(database, self.replaced, file)
-            database.text_factory = bytes  # damage may turn a BLOB into text that is none
-            _patiently(lambda: self._prepare(database))
+        database = sqlite3.connect(
+            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        connection = _Connection(database, self.replaced, identity(self.path))
+        database.text_factory = bytes  # damage may turn a BLOB into text that is none
+        _patiently(lambda: self._prepare(database))
         return connection
 
     def _prepare(self, database: sqlite3.Connection) -> None:
@@ -195,19 +195,23 @@ class File:
             )
         self.journal = mode
 
-    def _replace(self, number: int, file: tuple[int, int] | None) -> None:
-        """Rename the damaged file, unless another thread or process has done it already."""
+    def _replace(self, damaged: _Connection) -> None:
+        """Rename a damaged file, unless another thread or process has done it already."""
         with self._lock, alone(self.path.parent):
-            if number != self.replaced:
-                return
-            self.replaced += 1
-            if identity(self.path) != file:
-                return
-            aside = free(self.path)
-            # The log first: left behind, it would be written into the next file of this name.
-            for ending in ("-wal", "-shm", "-journal", ""):
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(f"{self.path}{ending}", f"{aside}{ending}")
+            if damaged.number == self.replaced:
+                if identity(self.path) == damaged.file:
+                    self._set_aside()
+                else:
+                    self.replaced += 1
+
+    def _set_aside(self) -> None:
+        """Rename the file that is there; all threads open another one. Nobody else may do it."""
+        self.replaced += 1
+        aside = free(self.path)
+        # The log first: left behind, it would be written into the next file of this name.
+        for ending in ("-wal", "-shm", "-journal", ""):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{self.path}{ending}", f"{aside}{ending}")
         warnings.warn(
             f"The memo {self.path} is damaged. It is kept as {aside.name}, and a new one is begun: "
             "its points are evaluated again.",
