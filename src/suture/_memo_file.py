@@ -33,7 +33,10 @@ _TABLE = (
     "(key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL, created REAL NOT NULL)"
 )
 
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# An error in a statement, too: the statements are always right, so the table is not.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+# Python fails to read messages of SQLite that quote a damaged table.
+_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
 _WAITING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 # SQLite must not be closed in a child after a fork, so what a child inherits stays open.
@@ -99,7 +102,7 @@ class File:
         connection = self._connected()
         try:
             return read(connection.database.execute(statement, values))
-        except sqlite3.DatabaseError as error:
+        except _ERRORS as error:
             if not _is_damage(error):
                 raise
         self._replace(connection)
@@ -128,7 +131,7 @@ class File:
             with alone(self.path.parent):
                 try:
                     connection = self._opened()
-                except sqlite3.DatabaseError as error:
+                except _ERRORS as error:
                     if not _is_damage(error):
                         raise
                     self._set_aside()
@@ -176,6 +179,7 @@ class File:
                 database.execute(_TABLE)
                 database.execute(f"PRAGMA application_id={_APPLICATION}")
                 database.execute(f"PRAGMA user_version={_FORMAT}")
+        database.execute("SELECT key, value, created FROM memo LIMIT 0")
 
     def _set_journal(self, database: sqlite3.Connection) -> None:
         wanted = "delete" if file_system(self.path) in NETWORK else "wal"
@@ -236,7 +240,9 @@ class File:
         return found
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def _is_damage(error: Exception) -> bool:
+    if isinstance(error, UnicodeDecodeError):
+        return True
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
@@ -287,7 +293,7 @@ def refuse_others(path: Path) -> None:
             with contextlib.closing(database):
                 ((application,),) = database.execute("PRAGMA application_id")
             reason = "" if application == _APPLICATION else "it is something else"
-        except sqlite3.DatabaseError as error:
+        except _ERRORS as error:
             reason = f"{error}"
     if reason:
         raise MethodError(
