@@ -378,11 +378,16 @@ def test_fingerprints_are_the_same_in_another_process(tmp_path):
         "def f(x): return h(x) + np.tanh(x) + math.sin(1)\n"
         "if __name__ == '__main__': print(fingerprint(f, 'f').hex())\n"
     )
-    found = set()
-    for seed in "12":
-        env = os.environ | {"PYTHONHASHSEED": seed}
-        command = [sys.executable, str(tmp_path / "box.py")]
-        found.add(subprocess.run(command, env=env, capture_output=True, text=True).stdout)
+    runs = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "box.py"],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in "12"
+    ]
+    found = {run.communicate(timeout=60)[0] for run in runs}
     assert len(found) == 1
     assert len(found.pop()) == 65
 
@@ -646,6 +651,14 @@ def test_a_full_file_costs_one_warning_and_no_value(memo):
     database.execute(f"PRAGMA max_page_count={pages + 1000}")
     assert memo.put(key_of(memo, 99), np.ones(1000)).size == 1000
     assert memo.get(key_of(memo, 99)).size == 1000  # it goes on when there is room again
+
+
+def test_a_value_that_is_too_large_for_sqlite_is_not_kept(memo):
+    memo._file._connected().database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000)
+    with one_warning("too big"):
+        assert memo.put(key_of(memo, 1), np.ones(1000)).size == 1000
+    assert memo.counts == Counts(failed_writes=1)
+    assert memo.put(key_of(memo, 1), np.ones(10)).size == 10
 
 
 @pytest.fixture

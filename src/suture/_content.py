@@ -186,7 +186,7 @@ def structure_bytes(structure: _tree.Structure) -> bytes:
             f"holds a value of type {unknown.kind}.",
             "The key holds the structure of the arguments, made of numbers, strings, None and "
             "types.",
-            "Pass a `dict` instead, or leave out `memo=`.",
+            "Pass a `dict` with such keys, or leave out `memo=`.",
         ) from None
     return b"".join([head, *(structure_bytes(child) for child in children)])
 

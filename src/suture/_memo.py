@@ -193,7 +193,7 @@ class Memo:
         if not self._is_pausing():
             try:
                 return self._write(key, row)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError) as error:  # the latter above 2 GB
                 self._give_up(error)
         self._count("failed_writes")
         return unpacked(key, row)
@@ -230,7 +230,7 @@ class Memo:
     def _is_pausing(self) -> bool:
         return time.monotonic() < self._paused_until
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         """Leave a point to the black box, and warn of it once."""
         if is_waiting(error):  # so waiting takes no more than half of the time
             self._paused_until = time.monotonic() + PATIENCE
@@ -246,7 +246,7 @@ class Memo:
         with self._lock:
             return Counts(**self._counts)
 
-    def _warn(self, error: sqlite3.Error) -> None:
+    def _warn(self, error: Exception) -> None:
         """Warn, the first time; `counts` tells of the other times."""
         with self._lock:
             if self._warned:

@@ -246,12 +246,12 @@ def _is_damage(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
-def is_shut(error: sqlite3.Error) -> bool:
+def is_shut(error: Exception) -> bool:
     """Whether the file cannot be opened at all."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN
 
 
-def is_waiting(error: sqlite3.Error) -> bool:
+def is_waiting(error: Exception) -> bool:
     """Whether others held the file for too long."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _WAITING
 
