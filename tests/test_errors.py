@@ -5,6 +5,7 @@ something to type. The last section checks that no message in the source is miss
 """
 
 import ast
+import atexit
 import copy
 import dataclasses
 import functools
@@ -12,7 +13,9 @@ import math
 import multiprocessing
 import pickle
 import signal
+import sqlite3
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -30,10 +33,14 @@ from suture import (
     CustomVJP,
     FiniteDifference,
     Stencil,
+    _memo_command,
+    _tree,
     differentiable,
     directions,
     stencils,
 )
+from suture._fingerprint import fingerprint
+from suture._memo import Memo
 from suture._methods import Primal, Room
 from suture.errors import (
     BadResult,
@@ -2150,6 +2157,247 @@ def points_that_need_two_arguments():
 )
 def point_that_fails_in_the_forward_pass():
     differentiable(torn)(wants(2.0))
+
+
+# ------------------------------------------------------------------------------------------------
+# The memo
+# ------------------------------------------------------------------------------------------------
+
+folder = tempfile.TemporaryDirectory()
+atexit.register(folder.cleanup)
+FOLDER = Path(folder.name)
+
+
+def used_memo(name="memo.db", **pragmas):
+    """Return the path of a memo with one value in it."""
+    path = FOLDER / name
+    if not path.exists():
+        with Memo(path) as memo:
+            memo.put(b"key", 1.0)
+        with_pragmas(path, **pragmas)
+    return path
+
+
+def with_pragmas(path, **pragmas):
+    database = sqlite3.connect(path)
+    for pragma, value in pragmas.items():
+        database.execute(f"PRAGMA {pragma}={value}")
+    database.close()
+
+
+def key_of(*args):
+    leaves, tree = _tree.flatten((args, {}))
+    with Memo(used_memo()) as memo:
+        return memo.key(b"f", tree, leaves)
+
+
+@says(
+    MethodError,
+    "A memo has no key for `args[1][0]`, of type array of dtype object: "
+    "array([None], dtype=object).",
+    "Its key is made of what the function is given: tensors, arrays, int, float, str, bool and "
+    "None.",
+    "Pass its numbers, for example as `np.asarray(…)`, or leave out `memo=`.",
+)
+def memo_of_an_object():
+    key_of(1.0, [np.array([None])])
+
+
+@says(
+    MethodError,
+    "A memo has no key for an argument of type builtins.dict: its pytree context holds a value of "
+    "type range.",
+    "The key holds the structure of the arguments, made of numbers, strings, None and types.",
+    "Pass a `dict` with such keys, or leave out `memo=`.",
+)
+def memo_of_a_dict_with_odd_keys():
+    key_of({range(3): 1.0})
+
+
+@says(
+    BadResult,
+    "A memo cannot keep a result with a value of type set.",
+    "It keeps tensors, arrays, numbers, strings and None, in tuples, lists and dicts, and gives "
+    "back what it was given.",
+    "Return a `dict` or a `tuple` of arrays, or leave out `memo=`.",
+)
+def memo_of_a_result_with_a_set():
+    with Memo(used_memo()) as memo:
+        memo.put(b"other key", {"y": {1.0}})
+
+
+@says(
+    MethodError,
+    "`spring` holds, as the global `CART`, an object of type Cart, which has no fingerprint.",
+    "A memo must know when the function changes: it looks at code, at constants, and at libraries, "
+    "not into objects, arrays and modules, which can change unseen.",
+    'Say it yourself: `version="1"`, and another version whenever the results change.',
+)
+def memo_of_a_function_that_holds_an_object():
+    fingerprint(lambda x: CART.push(x), "spring")
+
+
+CART = Cart(2.0)
+
+
+@says(
+    MethodError,
+    "`cart` is an object of type Cart, which has no fingerprint.",
+    "A memo must know when the function changes: it looks at code, at constants, and at libraries, "
+    "not into objects, arrays and modules, which can change unseen.",
+    'Say it yourself: `version="1"`, and another version whenever the results change.',
+)
+def memo_of_an_object_that_is_called():
+    fingerprint(CART, "cart")
+
+
+@says(
+    MethodError,
+    "`spring` holds, as its `import an_absent_module`, an object of type str, which has no "
+    "fingerprint.",
+    "A memo must know when the function changes: it looks at code, at constants, and at libraries, "
+    "not into objects, arrays and modules, which can change unseen.",
+    'Say it yourself: `version="1"`, and another version whenever the results change.',
+)
+def memo_of_a_function_that_imports_what_is_absent():
+    def spring(x):
+        import an_absent_module
+
+        return an_absent_module.run(x)
+
+    fingerprint(spring, "spring")
+
+
+@says(
+    MethodError,
+    "`version=1.5` of `spring` is neither a string nor an integer.",
+    "It is a part of the memo's keys, and stands for all that the results depend on.",
+    'Write, for example, `version="2"`, and another one whenever the results change.',
+)
+def version_that_is_a_float():
+    fingerprint(spring, "spring", version=1.5)
+
+
+@says(
+    MethodError,
+    f"The memo {FOLDER / 'memo.db'} is closed.",
+    "Its values can be read and written only while it is open.",
+    f'Open it again: `Memo("{FOLDER / "memo.db"}")`.',
+)
+def memo_that_is_closed():
+    with Memo(used_memo()) as memo:
+        pass
+    memo.get(b"key")
+
+
+@says(
+    MethodError,
+    f"{FOLDER / 'other.db'} is a database of something else.",
+    "A memo has its file to itself, and does not write into others.",
+    'Give another path, for example `Memo("runs/memo.db")`.',
+)
+def memo_in_the_database_of_something_else():
+    with_pragmas(FOLDER / "other.db", application_id=17)
+    Memo(FOLDER / "other.db")
+
+
+@says(
+    MethodError,
+    f"The memo {FOLDER / 'newer.db'} has format 99; this version of Suture reads 1.",
+    "A newer version of Suture wrote it.",
+    "`pip install --upgrade suture`, or give another path.",
+)
+def memo_of_a_newer_version():
+    Memo(used_memo("newer.db", user_version=99))
+
+
+@says(
+    MethodError,
+    f"The memo {FOLDER} cannot be used: it is a directory.",
+    "A memo is a file that can be read and written; it is made if it does not exist.",
+    'Give another path, for example `Memo("runs/memo.db")`.',
+)
+def memo_that_is_a_directory():
+    Memo(FOLDER)
+
+
+@says(
+    MethodError,
+    f"The memo {FOLDER / 'memo.db' / 'inner.db'} cannot be used: Not a directory.",
+    "A memo is a file that can be read and written; it is made if it does not exist.",
+    'Give another path, for example `Memo("runs/memo.db")`.',
+)
+def memo_below_a_file():
+    Memo(used_memo() / "inner.db")
+
+
+@says(
+    MethodError,
+    f"The memo {FOLDER / 'link.db'} cannot be used: unable to open database file.",
+    "A memo is a file that can be read and written; it is made if it does not exist.",
+    'Give another path, for example `Memo("runs/memo.db")`.',
+)
+def memo_behind_a_broken_link():
+    if not (FOLDER / "link.db").is_symlink():
+        (FOLDER / "link.db").symlink_to(FOLDER / "absent" / "memo.db")
+    Memo(FOLDER / "link.db")
+
+
+@says(
+    MethodError,
+    "`prune(older_than=-1, larger_than=None)` does not say what to delete.",
+    "At least one limit is needed, and none is negative.",
+    "For example `prune(older_than=timedelta(days=30))`, or `prune(older_than=0)` for all.",
+)
+def prune_what_is_not_written_yet():
+    with Memo(used_memo()) as memo:
+        memo.prune(older_than=-1)
+
+
+@says(
+    MethodError,
+    f"{FOLDER / 'absent.db'} is not a memo that can be read: there is no such file.",
+    "This command looks at memos that exist.",
+    f"Look for it: `ls {FOLDER}`. A damaged memo is renamed as soon as a program uses it.",
+)
+def command_for_an_absent_memo():
+    _memo_command.info(FOLDER / "absent.db")
+
+
+@says(
+    MethodError,
+    "`suture memo prune` was not told what to delete.",
+    "At least one of `--older-than` and `--larger-than` is needed.",
+    "`suture memo prune memo.db --older-than 30d`",
+)
+def command_to_prune_without_a_limit():
+    _memo_command.prune(Path("memo.db"), None, None)
+
+
+@says(
+    MethodError,
+    "`--older-than` 'a month' is no amount.",
+    "It is a number with one of the units s, m, h, d, w.",
+    "For example `--older-than 30d`.",
+)
+def command_to_prune_with_words():
+    _memo_command.prune(Path("memo.db"), "a month", None)
+
+
+@says(
+    MethodError,
+    f"The memo {FOLDER / 'memo.db'} cannot be used now: attempt to write a readonly database.",
+    "Others may hold it for long, or the disk may be full.",
+    f"Try again: `suture memo info {FOLDER / 'memo.db'}`.",
+)
+def command_for_a_memo_that_cannot_be_written():
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refused(*_, **__):
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+
+        patch.setattr(Memo, "prune", refused)
+        _memo_command.prune(used_memo(), "0s", None)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ _ATOMS = (type(None), bool, int, float, complex, str, bytes, np.generic, type)
 def may_hold(fn: Callable[..., Any]) -> bool:
     """Whether `fn` has any place where a tensor could be: most plain functions have none."""
     return not isinstance(fn, FunctionType) or any(
-        (fn.__closure__, fn.__defaults__, fn.__kwdefaults__, _global_names(fn.__code__))
+        (fn.__closure__, fn.__defaults__, fn.__kwdefaults__, global_names(fn.__code__))
     )
 
 
@@ -153,16 +153,24 @@ def _in_object(held: Any) -> Iterator[tuple[Any, str]]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _global_names(code: CodeType) -> tuple[str, ...]:
+def global_names(code: CodeType) -> tuple[str, ...]:
     """Return the globals that a function names."""
     names = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
     # Lambdas and comprehensions inside of it have code of their own.
     inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return tuple(names.union(*(_global_names(constant) for constant in inner)))
+    return tuple(names.union(*(global_names(constant) for constant in inner)))
+
+
+@functools.lru_cache(maxsize=1024)
+def imported_names(code: CodeType) -> tuple[str, ...]:
+    """Return the modules that a function imports when it runs; relative ones without dots."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"}
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return tuple(sorted(names.union(*(imported_names(constant) for constant in inner))))
 
 
 def _in_function(fn: FunctionType) -> Iterator[tuple[Any, str]]:
-    for name in _global_names(fn.__code__):
+    for name in global_names(fn.__code__):
         # Not through functions and objects: all the program hangs on globals.
         if isinstance(held := fn.__globals__.get(name), Tensor | nn.Module):
             yield held, f", the global `{name}`"

@@ -33,6 +33,13 @@ def paths(tree: Any) -> list[str]:
     return [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
 
 
+def opened(structure: Structure) -> tuple[Any, Any, list[Structure]]:
+    """Return the type of a node (None for a leaf), its context, and the nodes below."""
+    kind: Any = structure.type
+    below = getattr(structure, "children", None)  # a method; before torch 2.10 only a field
+    return kind, structure.context, below() if below else structure.children_specs
+
+
 def broadcast(
     prefix: Any,
     structure: Structure,

@@ -76,3 +76,33 @@ def check(
 
     if not command.run(target, args or [], batch_dims, interface, budget, plot):
         raise typer.Exit(1)
+
+
+memo = typer.Typer(no_args_is_help=True)
+app.add_typer(memo, name="memo", help="Look at a memo, and make it smaller.")
+
+MemoPath = Annotated[Path, typer.Argument(help="The memo's file.", show_default=False)]
+
+
+@memo.command()
+def info(path: MemoPath) -> None:
+    """Say how many values a memo holds, how large it is, and when they were written."""
+    from suture import _memo_command
+
+    print(_memo_command.info(path))
+
+
+@memo.command()
+def prune(
+    path: MemoPath,
+    older_than: Annotated[
+        str | None, typer.Option(help="Delete what was written before: 30d (s, m, h, d, w).")
+    ] = None,
+    larger_than: Annotated[
+        str | None, typer.Option(help="Delete larger values: 10MB (B, kB, MB, GB).")
+    ] = None,
+) -> None:
+    """Delete values from a memo, and give their space back."""
+    from suture import _memo_command
+
+    print(_memo_command.prune(path, older_than, larger_than))
