@@ -24,9 +24,11 @@ def value_of(number):
 def write_all(path, barrier, queue, seed, count):
     """Write values of their own for the same keys as others do, and say what the memo returned."""
     with Memo(path) as memo:
-        order = np.random.default_rng(seed).permutation(count).tolist()
-        barrier.wait(20)
-        got = {number: float(memo.put(key_of(memo, number), seed)) for number in order}
+        got = {}
+        for start in range(0, count, 50):  # meet again and again: nobody may run ahead
+            barrier.wait(20)
+            order = start + np.random.default_rng(seed).permutation(50)
+            got |= {n: float(memo.put(key_of(memo, n), seed)) for n in order.tolist()}
         queue.put((got, memo.counts))
 
 

@@ -39,6 +39,7 @@ from memo_writers import (
 )
 from typer.testing import CliRunner
 
+import suture._fingerprint
 import suture._memo
 import suture._memo_file
 from suture import _tree
@@ -168,9 +169,9 @@ def test_keys_tell_structures_apart(memo, first, second):
 
 
 def test_keys_depend_on_function_and_precision(memo):
-    x = np.ones(2)
+    leaves, tree = _tree.flatten(((np.ones(2),), {}))
     keys = {
-        key_at(memo, x, fn=fn, precision=precision)
+        memo.key(fn, tree, leaves, precision)
         for fn in (b"f", b"g")
         for precision in (None, torch.float64, torch.float32)
     }
@@ -406,14 +407,24 @@ def test_functions_of_libraries_have_fingerprints(fn):
 
 
 def test_a_module_of_the_user_counts_by_its_file(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    source = "import {0}\ndef f(x): return {0}.run(x)"
-    inside = "def f(x):\n import {0}\n return {0}.run(x)"
+    sources = "import gains\ndef f(x): return gains.run(x)", "def f(x):\n import gains\n return x"
     found = set()
-    for name, gain in (("gain_one", 1), ("gain_two", 2)):
-        (tmp_path / f"{name}.py").write_text(f"def run(x): return {gain} * x\n")
-        found |= {marks(made(text.format(name))) for text in (source, inside)}
+    for gain in ("1", "2"):
+        (tmp_path / gain).mkdir()
+        (tmp_path / gain / "gains.py").write_text(f"def run(x): return {gain} * x\n")
+        suture._fingerprint._imported.cache_clear()
+        with monkeypatch.context() as context:
+            context.syspath_prepend(tmp_path / gain)
+            found |= {marks(made(source)) for source in sources}
+            del sys.modules["gains"]
+    suture._fingerprint._imported.cache_clear()
     assert len(found) == 4
+
+
+def test_what_catches_exceptions_counts():
+    bare = made(VARIANTS[0])
+    bare.__code__ = bare.__code__.replace(co_exceptiontable=b"\x80\x02\x04\x00")
+    assert marks(bare) != marks(made(VARIANTS[0]))
 
 
 class Machine:
@@ -492,7 +503,6 @@ def test_four_writers_agree_on_every_value(tmp_path):
     assert all(got == results[0][0] for got, _ in results)
     assert sum(counts.writes for _, counts in results) == count
     assert all(counts.failed_writes == counts.bad_rows == 0 for _, counts in results)
-    assert len(set(results[0][0].values())) > 1  # they did meet
     assert check_rows(path) == ("ok", count, 0)
 
 
@@ -741,6 +751,26 @@ def test_a_refused_log_gets_the_slower_journal(tmp_path, monkeypatch):
         assert memo.info().journal == "delete"
 
 
+def test_others_that_begin_the_same_file_are_waited_for(tmp_path, monkeypatch):
+    refusals = []
+
+    class Busy(sqlite3.Connection):
+        def execute(self, statement, values=()):
+            if statement == "PRAGMA journal_mode=wal" and len(refusals) < 3:
+                refusals.append(sqlite3.OperationalError("database is locked"))
+                refusals[-1].sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise refusals[-1]
+            return super().execute(statement, values)
+
+    connect = functools.partial(sqlite3.connect, factory=Busy)
+    monkeypatch.setattr(suture._memo_file.sqlite3, "connect", connect)
+    with Memo(tmp_path / "memo.db") as memo:
+        assert memo.put(key_of(memo, 1), 1.0) == 1.0
+        assert memo.info().journal == "wal"
+        assert memo.counts == Counts(writes=1)
+    assert len(refusals) == 3
+
+
 def test_the_file_system_is_known():
     if not Path("/proc/self/mounts").exists():
         pytest.skip("only Linux tells")
@@ -797,6 +827,14 @@ def test_a_damaged_row_is_a_miss_and_is_written_anew(memo, damage):
     assert memo.put(key, value_of(7)).tolist() == value_of(7).tolist()
     assert memo.get(key).tolist() == value_of(7).tolist()
     assert memo.counts == Counts(hits=1, misses=1, writes=3, bad_rows=2)
+
+
+def test_a_row_that_became_text_is_a_miss(memo):
+    memo.put(key_of(memo, 1), 1.0)
+    run_sql(memo.path, "UPDATE memo SET value = CAST(x'fffe' AS TEXT)")
+    assert memo.get(key_of(memo, 1)) is None
+    assert memo.put(key_of(memo, 1), 1.0) == 1.0
+    assert memo.counts == Counts(misses=1, writes=2, bad_rows=1)
 
 
 def test_an_index_without_its_row_does_not_hang(memo):
@@ -890,6 +928,20 @@ def test_damage_while_it_is_open_is_found(tmp_path):
         endings = {path.name[31:] for path in tmp_path.glob("memo.db.corrupt-*")}
         assert endings == {"", "-wal", "-shm"}
         assert [n for n, found in enumerate(results) if found is not None] == [51]
+
+
+def test_who_comes_late_to_a_damaged_file_takes_the_new_one(tmp_path):
+    path = tmp_path / "memo.db"
+    filled(path)
+    with Memo(path) as early, Memo(path) as late:
+        pages = path.stat().st_size // 4096
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(os.urandom((pages - 1) * 4096))
+        with one_warning("is damaged"):
+            early.put(key_of(early, 1), value_of(1))
+            found = late.get(key_of(late, 1))
+        assert found.tolist() == value_of(1).tolist()
 
 
 def test_many_processes_replace_a_damaged_file_once(tmp_path):
