@@ -202,8 +202,10 @@ class Tuning:
         )
 
 
-def truncation(arm: Array, slope: Array, curvature: Array, size: float) -> Array:
-    """Estimate the truncation of central differences, arm² |f‴| / 6, in units of the output.
+def central_error(arm: Array, level: float, slope: Array, curvature: Array, size: float) -> Array:
+    """Return the expected error of central slopes per scale, (n,): noise and truncation.
+
+    The noise leaves level / (√2 arm), the truncation arm² |f‴| / 6.
 
     The third derivative is not seen. It is at least that of a function which changes by itself
     over its scale: like slope and curvature. On a shorter length of its own it grows as from the
@@ -212,6 +214,7 @@ def truncation(arm: Array, slope: Array, curvature: Array, size: float) -> Array
 
     Args:
         arm: (n,) in units of the scale.
+        level: the noise, in units of the output.
         slope: (n,) per scale.
         curvature: (n,) per scale², NaN where it was not seen.
         size: of the output.
@@ -220,7 +223,7 @@ def truncation(arm: Array, slope: Array, curvature: Array, size: float) -> Array
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         faster = np.fmin(seen / slope, np.sqrt(seen / size))
     third: Array = np.maximum(slope, seen * np.maximum(1.0, np.nan_to_num(faster, posinf=1.0)))
-    return np.asarray(arm**2 * third / 6)
+    return np.asarray(np.hypot(level / (np.sqrt(2) * arm), arm**2 * third / 6))
 
 
 def combined(tunings: Sequence[Tuning]) -> Tuning:

@@ -24,7 +24,7 @@ from suture._methods._base import (
 from suture._methods._displace import blocks, column_points, norms_of, own_columns
 from suture._methods._measure import Noise, measure_noise
 from suture._noise import quantum_of
-from suture._tuning import LONGEST, Tuning, truncation
+from suture._tuning import LONGEST, Tuning, central_error
 from suture._types import Array, Draw
 from suture.directions import Coordinate
 
@@ -220,7 +220,7 @@ class _Passes:
             size = float(np.hypot(norms[fine], np.nan_to_num(seen[fine])).max(initial=0.0))
             self.noise = self.noise._replace(size=size / float(np.sqrt(len(self.primal.rows))))
         whole = self.noise.size * float(np.sqrt(len(self.primal.rows)))
-        error = np.hypot(self.level / (np.sqrt(2) * arms), truncation(arms, norms, seen, whole))
+        error = central_error(arms, self.level, norms, seen, whole)
         for every, part in ((self.norms, norms), (self.curvature, seen), (self.error, error)):
             every[chosen] = part[fine]
 

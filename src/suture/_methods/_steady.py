@@ -17,7 +17,7 @@ from suture._methods._base import (
     Remarks,
 )
 from suture._methods._displace import blocks, column_points, norms_of, own_columns
-from suture._tuning import LONGEST, Tuning, truncation
+from suture._tuning import LONGEST, Tuning, central_error
 from suture._types import Array, Draw
 from suture.directions import Coordinate
 
@@ -85,8 +85,9 @@ class Steady:
         tuning, chosen = self.tuning, self.central
         arms = tuning.arm[chosen]
         size = self.primal.output_size()
-        left = truncation(arms, tuning.slope[chosen], tuning.curvature[chosen], size)
-        self.error[chosen] = np.hypot(tuning.level(size) / (np.sqrt(2) * arms), left)
+        self.error[chosen] = central_error(
+            arms, tuning.level(size), tuning.slope[chosen], tuning.curvature[chosen], size
+        )
 
     def run(self) -> Estimate:
         """Difference all columns: some with two nodes, most with one."""
