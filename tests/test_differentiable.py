@@ -825,7 +825,7 @@ def test_bad_keyword_of_the_decorator(keywords):
         differentiable(**keywords)(square)
 
 
-@pytest.mark.parametrize("keyword", ["executor", "eps", "device"])
+@pytest.mark.parametrize("keyword", ["pool", "eps", "device"])
 def test_unknown_keyword(keyword):
     with pytest.raises(TypeError, match=keyword):
         differentiable(square, **{keyword: 1})

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from suture import _bounds, _tree
+from suture._ambient import Ambient
 from suture._frame import (
     BlackBox,
     CallForm,
-    Counter,
     Frame,
     named,
     promoted,
@@ -23,6 +23,7 @@ from suture._frame import (
 from suture._holdings import refuse_opaque
 from suture._layout import Leaf
 from suture._results import host
+from suture._tally import Counter
 from suture._torch import CPU, default_device, is_differentiating
 from suture._types import Array
 from suture.errors import MethodError, shown
@@ -83,8 +84,8 @@ class Caller:
             counter=counter,
             call=form,
             constants=constants,
-            ambient_dtype=torch.get_default_dtype(),
-            ambient_device=default_device(),
+            ambient=Ambient(torch.get_default_dtype(), default_device(), form.kinds),
+            number=counter.begin(),
             modules=modules,
             modes=training_modes(modules) if modules else (),
         )
@@ -138,6 +139,7 @@ class Caller:
                 'NumPy has no bfloat16, and `interface="numpy"` with `dtype=None` passes it on.',
                 "Write `dtype=torch.float32`, or leave `dtype` out for float64.",
             )
+        device = next((t.device for t in tensors if t.device.type != "cpu"), CPU)
         return CallForm(
             structure=structure,
             positions=positions,
@@ -145,7 +147,8 @@ class Caller:
             scales=self._scales(structure, forms, positions, count),
             bounds=self._bounds_of(structure, forms, positions, count),
             rows=rows,
-            device=next((t.device for t in tensors if t.device.type != "cpu"), CPU),
+            device=device,
+            kinds=frozenset({"cpu", "cuda", device.type}),
             dtype=promoted(tensors),
             noise=max((torch.finfo(dtype).eps for dtype in floats), default=_DOUBLE_NOISE),
             plain=plain,

@@ -20,11 +20,11 @@ from suture import _results
 from suture._apart import columns_of, displaced_pair
 from suture._axes import Axes, broadcast, lead_of, samples
 from suture._drive import Site
-from suture._evaluate import Evaluator
 from suture._frame import Frame
 from suture._inputs import Inputs
 from suture._methods import CustomVJP, contract
 from suture._node import Node
+from suture._requests import Evaluator
 from suture._results import host
 from suture._rules import ask_jvp, ask_vjp
 from suture._torch import CPU
@@ -42,7 +42,9 @@ def forward(frame: Frame, lead: int, leaves: Sequence[Tensor]) -> tuple[Tensor, 
         float64: node 0 of the stencil, which must not lose digits to the caller's dtype.
     """
     shape = leaves[0].shape[:lead] if leaves else ()
-    values, integers = Evaluator(Inputs(frame, leaves, lead, (False,) * len(leaves))).forward()
+    evaluator = Evaluator(Inputs(frame, leaves, lead, (False,) * len(leaves)))
+    values, integers = evaluator.forward()
+    evaluator.pipeline.attempts.progress.close()
     frame.integers = integers
     frame.checksum = zlib.crc32(np.ascontiguousarray(values).data)
     tensors = []

@@ -10,12 +10,14 @@ import torch
 
 from suture._calls import Caller
 from suture._frame import BlackBox
+from suture._memo import Memo
 from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
 from suture._module import Differentiable
+from suture._service import Pool, Service
 from suture._stencil import Stencil
-from suture._types import Interface
+from suture._types import Interface, OnFailure
 from suture.directions import AbstractDirections
-from suture.errors import MethodError, shown
+from suture.errors import MethodError, refusal, shown
 
 
 @overload
@@ -30,6 +32,13 @@ def differentiable(
     chunk_size: int | None = ...,
     bounds: Any = ...,
     scale: Any = ...,
+    executor: Any = ...,
+    memo: Memo | None = ...,
+    retries: int = ...,
+    timeout: float | None = ...,
+    on_failure: OnFailure = ...,
+    max_failed_fraction: float = ...,
+    progress: bool | None = ...,
     seed: int | None = ...,
     name: str | None = ...,
 ) -> Differentiable: ...
@@ -47,6 +56,13 @@ def differentiable(
     chunk_size: int | None = ...,
     bounds: Any = ...,
     scale: Any = ...,
+    executor: Any = ...,
+    memo: Memo | None = ...,
+    retries: int = ...,
+    timeout: float | None = ...,
+    on_failure: OnFailure = ...,
+    max_failed_fraction: float = ...,
+    progress: bool | None = ...,
     seed: int | None = ...,
     name: str | None = ...,
 ) -> Callable[[Callable[..., Any]], Differentiable]: ...
@@ -63,6 +79,13 @@ def differentiable(
     chunk_size: int | None = None,
     bounds: Any = None,
     scale: Any = None,
+    executor: Any = None,
+    memo: Memo | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    on_failure: OnFailure = "raise",
+    max_failed_fraction: float = 0.25,
+    progress: bool | None = None,
     seed: int | None = None,
     name: str | None = None,
 ) -> Differentiable | Callable[[Callable[..., Any]], Differentiable]:
@@ -99,6 +122,24 @@ def differentiable(
             arguments with numbers, tensors that broadcast to the argument, or None (automatic:
             the larger of |x_j| and the root mean square of its tensor, or of its column over the
             rows of a batch; 1 where both are zero).
+        executor: where `fn` is called: anything with the `submit` of `concurrent.futures`
+            (`executors.Workers()`, a thread pool, Dask, MPI, …), or a function without arguments
+            that returns it, which is called again when a pool broke. None: in this process, one
+            after another. All points of a round are submitted together.
+        memo: a `Memo`: points that it knows are not evaluated again.
+        retries: how often the same point is tried again after an exception, a time-out or the
+            death of its worker; not after `PointFailed` or NaN. A failed forward pass raises then.
+        timeout: seconds for one call of `fn`; its worker is killed then. It needs an executor that
+            can do that, `executors.Workers()`.
+        on_failure: what a gradient does about displaced points that failed. `"raise"`: it raises;
+            but where `fn` says that it is not defined, by NaN or `PointFailed`, the default method
+            takes the other side of x. `"shrink"`: the step is halved toward x, at most 10 times,
+            and then the other side taken. `"one_sided"`: the other side. `"skip"`: the sample (the
+            row of a batch or of a `vmap`) has gradient zero, and a warning says so.
+        max_failed_fraction: a gradient more of whose points failed raises, whatever `on_failure`
+            says, unless that is `"raise"`.
+        progress: whether a progress bar is drawn, in terminals and notebooks only; None: for
+            gradients that take longer than two seconds.
         seed: chooses the random directions, together with the content of the arguments: the same
             call gives the same gradient, also when it is repeated or resumed.
         name: what messages call the black box; its own name if left out.
@@ -126,14 +167,30 @@ def differentiable(
         "chunk_size": chunk_size,
         "bounds": bounds,
         "scale": scale,
+        "executor": executor,
+        "memo": memo,
+        "retries": retries,
+        "timeout": timeout,
+        "on_failure": on_failure,
+        "max_failed_fraction": max_failed_fraction,
+        "progress": progress,
         "seed": seed,
         "name": name,
     }
     _check(settings)
+    service = Service(
+        None if executor is None else Pool(executor, timeout),
+        memo,
+        retries,
+        timeout,
+        on_failure,
+        max_failed_fraction,
+        progress,
+    )
     if fn is None:
         return functools.partial(differentiable, **settings)
     _check_function(fn)
-    box = BlackBox(fn, name or _name(fn), interface, dtype, vectorized, chunk_size)
+    box = BlackBox(fn, name or _name(fn), interface, dtype, vectorized, chunk_size, service)
     return Differentiable(box, method, Caller(batch_dims, scale, bounds), seed)
 
 
@@ -151,29 +208,29 @@ def _check_function(fn: object) -> None:
             "Use it as it is, or wrap its `.fn` with other options.",
         )
     if not callable(fn):
-        raise _refusal("fn", fn, "The black box is a function", "differentiable(my_function)")
+        raise refusal("fn", fn, "The black box is a function", "differentiable(my_function)")
 
 
 def _check(settings: dict[str, Any]) -> None:
     """Refuse what is not lawful before anything is called."""
     if not isinstance(settings["method"], AbstractMethod):
-        raise _refusal(
+        raise refusal(
             "method",
             settings["method"],
             "A method is an object, not a name and not a class",
             _method_for(settings["method"]),
         )
     if settings["interface"] not in ("torch", "numpy"):
-        raise _refusal(
+        raise refusal(
             "interface",
             settings["interface"],
             "A black box receives tensors or arrays",
             'interface="numpy"',
         )
     if not isinstance(settings["vectorized"], bool):
-        raise _refusal("vectorized", settings["vectorized"], "It is yes or no", "vectorized=True")
+        raise refusal("vectorized", settings["vectorized"], "It is yes or no", "vectorized=True")
     if not isinstance(settings["name"], str | None):
-        raise _refusal("name", settings["name"], "A name is a string", 'name="my function"')
+        raise refusal("name", settings["name"], "A name is a string", 'name="my function"')
     _check_numbers(settings)
     if settings["scale"] is not None and settings["method"].is_absolute():
         raise MethodError(
@@ -197,23 +254,17 @@ def _method_for(given: object) -> str:
 def _check_numbers(settings: dict[str, Any]) -> None:
     dtype, size = settings["dtype"], settings["chunk_size"]
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise _refusal(
+        raise refusal(
             "dtype",
             dtype,
             "A precision is a floating torch dtype, or None for the caller's",
             f"dtype=torch.{dtype if dtype in ('float32', 'float16', 'bfloat16') else 'float64'}",
         )
     if dtype == torch.bfloat16 and settings["interface"] == "numpy":
-        raise _refusal("dtype", dtype, "NumPy has no bfloat16", "dtype=torch.float32")
+        raise refusal("dtype", dtype, "NumPy has no bfloat16", "dtype=torch.float32")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise _refusal(
+        raise refusal(
             "chunk_size", size, "A number of points is a positive integer", "chunk_size=64"
         )
     if settings["seed"] is not None and not isinstance(settings["seed"], int):
-        raise _refusal("seed", settings["seed"], "A seed is an integer", "seed=0")
-
-
-def _refusal(keyword: str, value: object, why: str, fix: str) -> MethodError:
-    return MethodError(
-        f"`differentiable({keyword}={shown(value)})` is not possible.", f"{why}.", f"Write `{fix}`."
-    )
+        raise refusal("seed", settings["seed"], "A seed is an integer", "seed=0")

@@ -18,7 +18,6 @@ import numpy as np
 from torch import Tensor
 
 from suture import _claims, _complaints
-from suture._evaluate import Evaluator
 from suture._inputs import Inputs
 from suture._methods import (
     AbstractMethod,
@@ -30,6 +29,8 @@ from suture._methods import (
     column_scale,
     output_size,
 )
+from suture._mitigation import Mitigation
+from suture._requests import Evaluator
 from suture._results import host
 from suture._rounds import drive, request
 from suture._setting import Kind, Setting
@@ -72,7 +73,9 @@ class Site:
         self.setting, self.frame, self.method = setting, setting.frame, setting.method
         self.tensors, self.lead, self.wanted = tensors, lead, tuple(wanted)
         self.inputs = Inputs(self.frame, tensors, lead, self.wanted)
-        self.evaluator = Evaluator(self.inputs)
+        self.evaluator = Evaluator(
+            self.inputs, "gradient" if frozen is None else "second derivative"
+        )
         self.samples = self.inputs.samples
         self.values = values
         self.integers: dict[int, Array] = self.frame.integers
@@ -113,22 +116,24 @@ class Site:
         """Return the linearization of every sample, keeping of its slopes what `keep` returns."""
         self._refuse_complex()
         self._recall("gradient")
-        before, start = self.frame.counter.evaluations, time.perf_counter()
         primals = self._primals()
+        before, start = self.evaluator.pipeline.attempts.tally.copy(), time.perf_counter()
         estimates = [
             self.method.linearize(primal, keep[s], self._draw(s))
             for s, primal in enumerate(primals)
         ]
-        found = self._drive(primals, estimates)
+        found, dead = self._drive(primals, estimates)
+        for linearization, rows in zip(found, dead, strict=True):
+            linearization.dead = rows if rows.any() else None
         if self.frozen is None:
             self._learn("gradient", primals)
             self.setting.memory.note(
                 found,
-                self.frame.counter.evaluations - before,
+                self.evaluator.pipeline.attempts.tally.minus(before),
                 time.perf_counter() - start,
                 self.inputs.projected,
             )
-            if any(f.remarks.is_flat for f in found):
+            if any(f.remarks.is_flat for f in found if f.dead is None):
                 warnings.warn(_complaints.flat(self.frame), stacklevel=2)
         return found
 
@@ -138,7 +143,9 @@ class Site:
         self._recall("tangents")
         primals = self._primals()
         estimates = [self.method.push(p, rows[s], shared[s]) for s, p in enumerate(primals)]
-        pushed: list[Array] = self._drive(primals, estimates)
+        pushed, dead = self._drive(primals, estimates)
+        for tangents, lost in zip(pushed, dead, strict=True):
+            tangents[:, lost] = 0.0
         if self.frozen is None:
             self._learn("tangents", primals)
         return np.stack(pushed)
@@ -154,21 +161,29 @@ class Site:
 
     def _drive(
         self, primals: list[Primal], estimates: list[Generator[Points, Array, T]]
-    ) -> list[T]:
+    ) -> tuple[list[T], list[Array]]:
+        """Drive estimates; return what they returned, and the rows (R,) of each that are dead."""
+        pipeline, forgiving = self.evaluator.pipeline, None
+        mitigation = Mitigation(self.frame, self.method, primals)
         if self.frozen is None:
             estimates = [self._checked(primals[0], estimates[0]), *estimates[1:]]
-        forgiving = self.frozen is None and self.method.answers_failures()
+            estimates = mitigation.applied(primals, estimates)
+            forgiving = mitigation.forgiving
 
         def evaluate(asked: list[int], points: list[Points]) -> list[Array]:
             requests = [request(i, primals[i], p) for i, p in zip(asked, points, strict=True)]
-            return self.evaluator.evaluate(requests, forgiving)
+            return self.evaluator.evaluate(requests, forgiving or "nothing")
 
         try:
-            return drive(estimates, evaluate)
+            found = drive(estimates, evaluate)
         except NoFiniteValue as lost:
-            place = self._place(lost)
-            cause = self.evaluator.failure
+            place, cause = self._place(lost), pipeline.attempts.failure
             raise _complaints.both_sides(self.frame, place, lost.row, cause) from cause
+        finally:
+            pipeline.attempts.progress.close()
+        if self.frozen is None:
+            mitigation.conclude(pipeline, primals)
+        return found, mitigation.dead
 
     def _place(self, lost: NoFiniteValue) -> str:
         if lost.column is None:
@@ -193,7 +208,9 @@ class Site:
         facts = self._unchecked("rows", batched) if self._has_company else frozenset()
         if facts:
             # Cut into chunks, one row may have been without its neighbors.
-            lasts = self.inputs.layout.rows > 1 or self.frame.box.chunk_size is None
+            box = self.frame.box
+            whole = box.chunk_size is None and box.service.pool is None and box.service.memo is None
+            lasts = self.inputs.layout.rows > 1 or whole
             established = facts if lasts else frozenset()
             check = _claims.check_rows(primal, name)
             estimate = _claims.accompanied(estimate, check, self._establishing(established))

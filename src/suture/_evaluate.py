@@ -1,283 +1,115 @@
-"""Evaluate the black box at points: the only file that calls it.
+"""Evaluate points, one pipeline in one order: memo, submit, deadline and retry, record.
 
-Points come as matrices and values leave as matrices. A point is handed to the function as a
-private copy, never as a view of anything that is used again, and its result is copied.
+The only file that calls the black box; `_elsewhere` has it called by an executor. `_attempts` says
+what comes of a call. Each point comes back as a value, or it failed: a row of NaN, and an error
+that says why.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any
 
-import numpy as np
+from suture import _record
+from suture._attempts import Attempts, Call, Forgiving
+from suture._elsewhere import Elsewhere
+from suture._frame import Frame
+from suture._invoke import place
+from suture._job import Job
+from suture._lookup import Lookup
 
-from suture import _complaints, _results
-from suture._inputs import Batch, Inputs
-from suture._results import Read
-from suture._types import Array, Stack
-from suture.errors import BadResult, EvaluationError, PointFailed, SutureError
 
-
-@dataclasses.dataclass(slots=True)
-class Request:
-    """P points of one sample.
+class Pipeline:
+    """Evaluates the points of one gradient, or of one forward pass.
 
     Attributes:
-        sample: which row of a vmap.
-        rows: (P, R, d) inputs that differ from row to row.
-        shared: (P, p) inputs that all rows share.
-        same_shared: whether all points have the same shared inputs.
+        frame: the call that is differentiated.
+        attempts: what came of all calls so far.
     """
 
-    sample: int
-    rows: Array
-    shared: Array
-    same_shared: bool
+    def __init__(self, frame: Frame, task: _record.Task) -> None:
+        """Take the call, and what the points are for, in the words of a record."""
+        self.frame, self.attempts = frame, Attempts(frame, task)
 
+    def run(self, jobs: Sequence[Job], forgiving: Forgiving) -> None:
+        """Evaluate all points of some jobs; the values are theirs then.
 
-class Evaluator:
-    """Calls one frame's black box."""
-
-    def __init__(self, inputs: Inputs) -> None:
-        """Take the arguments, and where they come from."""
-        self.inputs, self.frame = inputs, inputs.frame
-        self._forgiving = False
-        self.failure: Exception | None = None
-
-    def forward(self) -> tuple[Array, dict[int, Array]]:
-        """Evaluate f(x) of every sample; nothing is displaced.
-
-        Returns:
-            The values (S, R, O), and the integer outputs (S, *shape) by their position.
+        Raises:
+            EvaluationError: for the first point that failed and must not.
         """
-        self._forgiving = False
-        vectorized = self.frame.box.vectorized
-        integers: dict[int, list[Array]] = {}
-        values: list[Array] = []
-        everything = list(range(self.inputs.samples))
-        for batch in self._together(everything) if vectorized else [[s] for s in everything]:
-            part, found = self._run(
-                "points" if vectorized else "none", self.inputs.undisplaced(batch)
-            )
-            values.append(part)
-            for i, arrays in found.items():
-                integers.setdefault(i, []).extend(arrays)
-        return _concatenate(values), {i: np.concatenate(v) for i, v in integers.items()}
-
-    def evaluate(self, requests: Sequence[Request], forgiving: bool = False) -> list[Array]:
-        """Return the values (P, R, O) of each request; points that can share a call do.
-
-        Args:
-            requests: what to evaluate.
-            forgiving: whether a point may fail, by a value that is not finite or by raising
-                `PointFailed`; its values are then not finite.
-        """
-        self._forgiving = forgiving
-        if len(requests) == 1:
-            (request,) = requests
-            samples = [request.sample] * len(request.rows)
-            batch = Batch(request.rows, request.shared, samples)
-            return [self._run(self._stack(request), batch)[0]]
-        values: list[Array | None] = [None] * len(requests)
-        for stack, members in self._groups(requests):
-            chosen = [requests[i] for i in members]
-            counts = [len(request.rows) for request in chosen]
-            batch = Batch(
-                _concatenate([request.rows for request in chosen]),
-                _concatenate([request.shared for request in chosen]),
-                [r.sample for n, r in zip(counts, chosen, strict=True) for _ in range(n)],
-            )
-            together, _ = self._run(stack, batch)
-            start = 0
-            for i, count in zip(members, counts, strict=True):
-                values[i] = together[start : start + count]
-                start += count
-        return [value for value in values if value is not None]
-
-    def _groups(self, requests: Sequence[Request]) -> Iterator[tuple[Stack, list[int]]]:
-        """Sort requests into those that share calls."""
-        groups: dict[tuple[Stack, int, bool], list[int]] = {}
-        for i, request in enumerate(requests):
-            stack = self._stack(request)
-            alone = {"none": i, "rows": request.sample, "points": -1}[stack]
-            if stack == "points" and self.inputs.has_integers():
-                alone = request.sample
-            is_complex = bool(request.rows.dtype == np.complex128)
-            groups.setdefault((stack, alone, is_complex), []).append(i)
-        for (stack, *_), members in groups.items():
-            yield stack, members
-
-    def _stack(self, request: Request) -> Stack:
-        if self.frame.box.vectorized:
-            return "points"
-        return "rows" if self.frame.call.rows is not None and request.same_shared else "none"
-
-    def _together(self, samples: list[int]) -> list[list[int]]:
-        return [[s] for s in samples] if self.inputs.has_integers() else [samples]
-
-    def _run(self, stack: Stack, batch: Batch) -> tuple[Array, dict[int, list[Array]]]:
-        """Evaluate all points of a batch, in as few calls as its stack and chunk size allow.
-
-        Returns:
-            The values (P, R, O), and the integer outputs of each call by their position.
-        """
-        with nullcontext() if self.frame.is_ambient() else self.frame.restored():
-            values, integers = (
-                self._run_each(batch) if stack == "none" else self._run_stacked(stack, batch)
-            )
-        if not self._forgiving and not np.isfinite(values).all():
-            point = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
-            one = batch.chunk(point, point + 1)
-            where = functools.partial(self.inputs.where, one)
-            still = batch.rows.size + batch.shared.size == 0
-            raise self._located(
-                _complaints.not_finite(self.frame, values, point, still, where), one
-            )
-        return values, integers
-
-    def _run_each(self, batch: Batch) -> tuple[Array, dict[int, list[Array]]]:
-        """Evaluate one point a call."""
-        integers: dict[int, list[Array]] = {}
-        displaced = self.inputs.each_displaced(batch)
-        form = self.frame.outcome
-        values = None if form is None else self._room(batch)
-        quick = not batch.is_complex
-        for p, sample in enumerate(batch.samples):
-            rest = iter(displaced)
-            inputs = [
-                next(rest)[p] if constant is None else self.inputs.private(constant[sample])
-                for constant in self.inputs.constants
-            ]
-            one = functools.partial(batch.chunk, p, p + 1)
-            try:
-                result = self._call("none", one, inputs)
-            except PointFailed as failure:
-                values = self._failed(failure, batch, values)
-                values[p] = np.nan
-                continue
-            if values is None and self._is_known(result):
-                form, values = self.frame.outcome, self._room(batch)
-            if quick and values is not None and form is not None and form.is_alike(result):
-                # It has type, dtype and shape of the first result: nothing need be checked.
-                values[p] = _results.quick(result).reshape(values.shape[1:])
-                continue
-            leaves = self._read("none", one(), result)
-            if values is None:  # the first result fixes the form
-                values = self._room(batch)
-            _results.store(self.frame.form.outputs, leaves, values[p : p + 1], integers)
-        return (self._room(batch) if values is None else values), integers
-
-    def _failed(self, failure: PointFailed, batch: Batch, values: Array | None) -> Array:
-        """Take note of a failed point, or raise; return the room for values."""
-        if not self._forgiving:
-            raise failure
-        self.failure = failure
-        return self._room(batch) if values is None else values
-
-    def _is_known(self, result: Any) -> bool:
-        """Whether the first result of this call has the form of the last call's; then take it."""
-        last = self.frame.call.last_outcome
-        if self.frame.outcome is not None or last is None or not last.is_alike(result):
-            return False
-        self.frame.outcome = last
-        return True
-
-    def _room(self, batch: Batch) -> Array:
-        """Return an array for the values of all points of a batch."""
-        shape = (len(batch.samples), self.inputs.layout.rows, self.frame.form.width)
-        return np.empty(shape, batch.rows.dtype)
-
-    def _run_stacked(self, stack: Stack, batch: Batch) -> tuple[Array, dict[int, list[Array]]]:
-        """Evaluate many points a call."""
-        count = len(batch.samples)
-        size = self.frame.box.chunk_size or max(count, 1)
-        integers: dict[int, list[Array]] = {}
-        values = None
-        for start in range(0, count, size):
-            chunk = batch.chunk(start, start + size)
-            one = functools.partial(batch.chunk, start, start + size)
-            try:
-                result = self._call(stack, one, self.inputs.of_call(stack, chunk))
-            except PointFailed as failure:
-                values = self._failed(failure, batch, values)
-                values[start : start + size] = self._alone(stack, chunk)
-                continue
-            leaves = self._read(stack, chunk, result)
-            if values is None:  # the first result fixes the form
-                values = self._room(batch)
-            _results.store(self.frame.form.outputs, leaves, values[start : start + size], integers)
-        return (self._room(batch) if values is None else values), integers
-
-    def _alone(self, stack: Stack, chunk: Batch) -> Array:
-        """Return values of points of a call that failed, each evaluated by itself."""
-        count = len(chunk.samples)
-        if count == 1:
-            return np.full(self._room(chunk).shape, np.nan)
-        parts = [self._run_stacked(stack, chunk.chunk(p, p + 1))[0] for p in range(count)]
-        return np.concatenate(parts)
-
-    def _call(self, stack: Stack, chunk: Callable[[], Batch], inputs: list[Any]) -> Any:
-        args, kwargs = self.frame.arguments(inputs)
+        attempts, pool = self.attempts, self.frame.box.service.pool
+        executor = None if pool is None else pool.current()
+        attempts.begin(sum(map(len, jobs)), forgiving)
         try:
-            result = self.frame.box.fn(*args, **kwargs)
-        except PointFailed as failure:
-            self._located(failure, chunk())
+            if executor is None:
+                self._here(self._calls(jobs, 1))
+            else:
+                elsewhere = Elsewhere(attempts, executor, sum(map(len, jobs)))
+                elsewhere.run(self._calls(jobs, elsewhere.width))
+            self._finish(jobs)
+        except BaseException:
+            attempts.progress.close()
             raise
-        except SutureError:
-            raise
-        except Exception as error:
-            where = chunk()
-            say = functools.partial(self.inputs.where, where)
-            count, is_complex = len(where.samples), where.is_complex
-            complaint = _complaints.raised(self.frame, stack, count, is_complex, say, error)
-            self._located(complaint, where)
-            raise complaint from error
         finally:
-            self.frame.counter.evaluations += 1 if stack == "none" else len(chunk().samples)
-        return result
+            attempts.count()
 
-    def _read(self, stack: Stack, chunk: Batch, result: Any) -> list[Any]:
-        """Return the leaves of a result, numeric ones as arrays (P, *shape), and check them."""
-        frame = self.frame
-        leaves, structure = _results.read(frame.box.name, result)
-        leaves = [
-            Read(self._unstacked(stack, leaf.array, len(chunk.samples)), leaf.dtype)
-            if isinstance(leaf, Read)
-            else leaf
-            for leaf in leaves
-        ]
-        if frame.outcome is None:
-            frame.outcome = _results.outcome(frame.box.name, leaves, structure, frame.call.rows)
-            frame.outcome.remember(result, stack)
-            frame.call.last_outcome = frame.outcome
-        else:
-            try:
-                where = functools.partial(self.inputs.where, chunk)
-                still = chunk.rows.size + chunk.shared.size == 0
-                _complaints.check_form(frame, leaves, structure, chunk.is_complex, still, where)
-            except BadResult as complaint:
-                raise self._located(complaint, chunk) from None
-        return [leaf.array if isinstance(leaf, Read) else leaf for leaf in leaves]
+    def _finish(self, jobs: Sequence[Job]) -> None:
+        """Count values that are not finite, or raise."""
+        for job in jobs:
+            lost = job.lost()
+            if lost and self.attempts.forgiving == "nothing":
+                raise job.not_finite(lost[0])
+            self.attempts.tally.failures += len(lost) - len(job.failed)
 
-    def _located(self, complaint: EvaluationError, batch: Batch) -> EvaluationError:
-        """Save the first point of a call with the error: fresh copies, as the function had them."""
-        one = batch.chunk(0, 1)
-        stack: Stack = "points" if self.frame.box.vectorized else "none"
-        complaint.point = self.frame.arguments(self.inputs.of_call(stack, one))
-        return complaint
+    def _calls(self, jobs: Sequence[Job], workers: int) -> Iterator[Call]:
+        """Yield the calls of jobs; first of all, points that the memo knows are taken from it."""
+        for job in jobs:
+            count = len(job)
+            size = 1
+            if job.stack != "none":
+                size = min(self.frame.box.chunk_size or count, -(-count // workers)) or 1
+            if self.attempts.lookup is None:
+                for start in range(0, count, size):
+                    yield Call(job, range(start, min(start + size, count)), job.stack)
+            else:
+                yield from self._unknown(job, size, self.attempts.lookup)
 
-    def _unstacked(self, stack: Stack, array: Array, count: int) -> Array:
-        if stack == "none":
-            return array[None]
-        rows = self.frame.call.rows if stack == "rows" else None
-        expected = count if rows is None else count * rows
-        if array.ndim == 0 or array.shape[0] != expected:
-            raise _complaints.not_stacked(self.frame, array.shape, count, rows)
-        return array if rows is None else array.reshape(count, rows, *array.shape[1:])
+    def _unknown(self, job: Job, size: int, lookup: Lookup) -> Iterator[Call]:
+        """Yield calls for the points of a job that the memo does not know."""
+        call = Call(job, [], job.stack)
+        for p in range(len(job)):
+            tensors = job.tensors([p], "none", again=False)
+            key = lookup.key(tensors)
+            found = lookup.find(key)
+            if found is not None:
+                self.attempts.hit(job, p, found)
+                continue
+            call.points = [*call.points, p]
+            call.keys.append(key)
+            if size == 1:
+                call.tensors = tensors if job.stack == "none" else None
+            if len(call.points) == size:
+                yield call
+                call = Call(job, [], job.stack)
+        if call.points:
+            yield call
 
-
-def _concatenate(arrays: Sequence[Array]) -> Array:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    def _here(self, calls: Iterator[Call]) -> None:
+        """Call the function in this process, one call after another."""
+        fn, ambient, clock = self.frame.box.fn, self.frame.ambient, time.perf_counter
+        attempts = self.attempts
+        where = place() if attempts.observed else ""
+        with nullcontext() if ambient.is_current() else ambient.restored():
+            while (call := attempts.following(calls)) is not None:
+                when, start = time.time() if attempts.observed else 0.0, clock()
+                args, kwargs = call.arguments()
+                try:
+                    result = fn(*args, **kwargs)
+                except Exception as error:
+                    attempts.raised(call, error, when, clock() - start, where)
+                except BaseException:
+                    attempts.tally.evaluations += len(call.points)
+                    raise
+                else:
+                    attempts.returned(call, result, when, clock() - start, where)

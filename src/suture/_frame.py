@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,22 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from suture import _tree
+from suture._ambient import Ambient
 from suture._bounds import Pair
 from suture._layout import Layout, Leaf
 from suture._results import Outcome
-from suture._torch import default_device, is_any_autocast_enabled
+from suture._service import Service
+from suture._tally import Counter
 from suture._types import Array, Interface
 from suture.errors import MethodError
-
-_default_dtype_lock = threading.RLock()
-
-
-@dataclasses.dataclass(slots=True)
-class Counter:
-    """How often the black box was evaluated, and which claims about it were checked."""
-
-    evaluations: int = 0
-    checked: set[Any] = dataclasses.field(default_factory=set)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,6 +33,7 @@ class BlackBox:
         dtype: the precision that it receives, None for the caller's.
         vectorized: it takes P points stacked on a new leading axis.
         chunk_size: at most this many points in one call.
+        service: where it is called, and what happens when that fails.
     """
 
     fn: Callable[..., Any]
@@ -51,6 +42,7 @@ class BlackBox:
     dtype: torch.dtype | None
     vectorized: bool
     chunk_size: int | None
+    service: Service = dataclasses.field(default_factory=Service)
 
     def received(self, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype that the function receives for a tensor of `dtype`."""
@@ -73,6 +65,7 @@ class CallForm:
         bounds: the user's bounds for each tensor, None where there are none.
         rows: the size of the batch, None without `batch_dims`.
         device: where results go.
+        kinds: the types of device on which autocast may be on.
         dtype: the promoted dtype of the floating tensors, None without any.
         noise: the noise of the precision that the function receives.
         plain: whether the arguments are positional and not nested: a fast path.
@@ -89,6 +82,7 @@ class CallForm:
     bounds: list[Pair | None]
     rows: int | None
     device: torch.device
+    kinds: frozenset[str]
     dtype: torch.dtype | None
     noise: float
     plain: bool
@@ -115,8 +109,8 @@ class Frame:
         counter: where its evaluations are counted.
         call: the form of its arguments.
         constants: the leaves of (args, kwargs), with None in the place of tensors.
-        ambient_dtype: torch's default dtype at the forward.
-        ambient_device: torch's default device at the forward.
+        ambient: what torch was set to at the forward.
+        number: which call it is, counted from 1.
         modules: the modules that the function is or holds.
         modes: their training flags.
         outcome: the form of the result, known after the first evaluation.
@@ -129,8 +123,8 @@ class Frame:
     counter: Counter
     call: CallForm
     constants: list[Any]
-    ambient_dtype: torch.dtype
-    ambient_device: torch.device
+    ambient: Ambient
+    number: int
     modules: Sequence[nn.Module]
     modes: tuple[bool, ...]
     outcome: Outcome | None = None
@@ -177,35 +171,6 @@ class Frame:
                 "Differences between the two modes are not derivatives.",
                 "Call `backward()` before switching the mode, or keep the black box in `eval()`.",
             )
-
-    @contextlib.contextmanager
-    def restored(self) -> Iterator[None]:
-        """Make torch what it was at the forward: no grad, no autocast, the same defaults.
-
-        Autocast is on in the forward of a Function and off in its backward, and the default
-        dtype and device may have changed: node 0 and the other nodes would differ.
-        """
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            for kind in {"cpu", "cuda", self.call.device.type}:
-                if torch.is_autocast_enabled(kind):
-                    stack.enter_context(torch.autocast(kind, enabled=False))
-            if torch.get_default_dtype() != self.ambient_dtype:
-                # It belongs to the whole process: two threads must not save each other's.
-                stack.enter_context(_default_dtype_lock)
-                stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-                torch.set_default_dtype(self.ambient_dtype)
-            stack.enter_context(self.ambient_device)
-            yield
-
-    def is_ambient(self) -> bool:
-        """Whether `restored` would change nothing."""
-        return (
-            not torch.is_grad_enabled()
-            and torch.get_default_dtype() == self.ambient_dtype
-            and default_device() == self.ambient_device
-            and not is_any_autocast_enabled()
-        )
 
     def signature(self, wanted: tuple[bool, ...]) -> str:
         """Return what a calibration depends on: dtypes and shapes without the batch.

@@ -37,9 +37,11 @@ class Batch:
         """Whether the points are complex."""
         return bool(self.rows.dtype == np.complex128)
 
-    def chunk(self, start: int, stop: int) -> Batch:
+    def pick(self, points: Sequence[int]) -> Batch:
         """Return some of the points."""
-        return Batch(self.rows[start:stop], self.shared[start:stop], self.samples[start:stop])
+        which = slice(points.start, points.stop) if isinstance(points, range) else list(points)
+        samples = [self.samples[p] for p in points]
+        return Batch(self.rows[which], self.shared[which], samples)
 
 
 class Inputs:

@@ -9,13 +9,14 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, final
 
 from suture import _tree
 from suture._content import Damaged, encoded, leaf_pieces, structure_bytes
 from suture._memo_file import PATIENCE, File, is_shut, is_waiting
+from suture._memo_info import Counts, Info, date
 from suture._memo_path import unusable
 from suture._memo_row import packed, unpacked
 from suture.errors import MethodError, shown
@@ -32,50 +33,6 @@ _TRIES = 3
 _MISSING = object()
 
 
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """What happened to a memo in this process.
-
-    Attributes:
-        hits: values that were found.
-        misses: values that were not.
-        writes: values that were written; one that another process had written is none.
-        failed_writes: values that could not be written; they are evaluated again.
-        bad_rows: values that were damaged; each is a miss as well.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    writes: int = 0
-    failed_writes: int = 0
-    bad_rows: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-    """What a memo holds.
-
-    Attributes:
-        path: its file.
-        values: how many values.
-        size: bytes on disk.
-        largest: bytes of the largest value, 0 without any.
-        oldest: when the first value was written, None without any.
-        newest: when the last one was.
-        journal: SQLite's journal: "wal", or "delete" on a network file system.
-        counts: what happened in this process.
-    """
-
-    path: Path
-    values: int
-    size: int
-    largest: int
-    oldest: datetime | None
-    newest: datetime | None
-    journal: str
-    counts: Counts
-
-
 @final
 class Memo:
     """Values of black boxes on disk: a point that was evaluated once is looked up from then on.
@@ -88,6 +45,11 @@ class Memo:
     Args:
         path: the file; it is made if it does not exist, for the user alone. It is no secret from
             others, and no proof against them: who can write to the file can change results.
+        version: your word for everything that the results depend on: change it when the function
+            changes. None: the fingerprint of the function's code; then a function is refused that
+            reaches what can change unseen.
+        allow_random: take values also of a function that `suture.check` found to be random: its
+            first values are used forever.
         durable: whether values survive a loss of power at once, for some milliseconds a value.
             Without it, power loss may cost the last values and nothing else.
 
@@ -96,9 +58,16 @@ class Memo:
             something else.
     """
 
-    def __init__(self, path: str | Path, *, durable: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        version: str | int | None = None,
+        allow_random: bool = False,
+        durable: bool = False,
+    ) -> None:
         self.path = Path(path).expanduser().absolute()
-        self.durable = durable
+        self.version, self.allow_random, self.durable = version, allow_random, durable
         self._counts = dict.fromkeys((field.name for field in dataclasses.fields(Counts)), 0)
         self._lock = threading.Lock()
         self._warned = False
@@ -123,10 +92,15 @@ class Memo:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pass the path to other processes; each opens the file by itself."""
-        return {"path": str(self.path), "durable": self.durable}
+        return {
+            "path": str(self.path),
+            "version": self.version,
+            "allow_random": self.allow_random,
+            "durable": self.durable,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], durable=state["durable"])
+        self.__init__(**state)
 
     def key(
         self,
@@ -197,6 +171,37 @@ class Memo:
                 self._give_up(error)
         self._count("failed_writes")
         return unpacked(key, row)
+
+    def note_random(self, fingerprint: bytes) -> None:
+        """Note that the function of a fingerprint was found to be random."""
+        self._note(fingerprint, True)
+
+    def refuse_random(self, fingerprint: bytes, name: str) -> None:
+        """Raise if a function was found to be random, unless the user allows it.
+
+        Raises:
+            MethodError: naming it.
+        """
+        if self.allow_random:
+            return
+        try:
+            found = self._read(_random_key(fingerprint)) is True
+        except sqlite3.Error:  # then nothing is read from it either
+            return
+        if found:
+            raise MethodError(
+                f"`{name}` returned different values for the same arguments when `check` looked.",
+                "A memo would return the first draw for ever, and never another one.",
+                f"Pass the seed to `{name}` as an argument; or, if the first draw is what you "
+                "want, `Memo(path, allow_random=True)`.",
+            )
+
+    def _note(self, fingerprint: bytes, value: Any) -> None:
+        key = _random_key(fingerprint)
+        try:
+            self._write(key, packed(key, value))
+        except sqlite3.Error as error:
+            self._give_up(error)
 
     def _write(self, key: bytes, row: bytes) -> Any:
         """Insert a row and return the value that is in the file then."""
@@ -272,8 +277,8 @@ class Memo:
             values=values,
             size=self._file.size(),
             largest=largest or 0,
-            oldest=_date(oldest),
-            newest=_date(newest),
+            oldest=date(oldest),
+            newest=date(newest),
             journal=self._file.journal,
             counts=self.counts,
         )
@@ -329,9 +334,6 @@ class Memo:
         self._file.close()
 
 
-def _date(seconds: Any) -> datetime | None:
-    """Return a time of the file, None if there is none or it is damaged."""
-    try:
-        return datetime.fromtimestamp(seconds).astimezone()
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
+def _random_key(fingerprint: bytes) -> bytes:
+    """Return the key under which stands that a function is random."""
+    return hashlib.blake2b(b"random" + fingerprint, digest_size=_KEY).digest()

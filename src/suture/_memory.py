@@ -9,10 +9,24 @@ import numpy as np
 
 from suture._calibration import Calibration
 from suture._methods import Linearization, Remarks
+from suture._tally import Tally
 from suture._tuning import Tuning
 from suture._types import Array
 
 _lock = threading.Lock()
+
+# What is counted besides the ordinary.
+_COUNTS = (
+    "hits",
+    "repeated",
+    "failed",
+    "skipped",
+    "retried",
+    "central",
+    "one_sided",
+    "bounded",
+    "projected",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,6 +36,10 @@ class LastGradient:
     Attributes:
         evaluations: how often the function was evaluated for it, the forward pass not counted.
         seconds: how long that took.
+        hits: points that the memo knew.
+        repeated: evaluations that were made again after a failure.
+        failed: points that had no value to the last attempt.
+        skipped: samples, or rows of a batch, whose gradient is zero because a point failed.
         retried: inputs whose differences had to be longer or shorter.
         central: inputs differenced centrally, because one side would have been worse than `rtol`.
         one_sided: inputs whose other side failed.
@@ -32,6 +50,10 @@ class LastGradient:
 
     evaluations: int
     seconds: float
+    hits: int
+    repeated: int
+    failed: int
+    skipped: int
     retried: int
     central: int
     one_sided: int
@@ -73,7 +95,7 @@ class LastGradient:
             f"in {self.seconds:.1e} s",
             "no estimate of the error" if error is None else f"error about {error:.0e}",
         ]
-        for count in ("retried", "central", "one_sided", "bounded", "projected"):
+        for count in _COUNTS:
             number = getattr(self, count)
             parts += [f"{number} {count}"] if number else []
         parts += [f"calibrated: {self.calibrated}"] if self.calibrated else []
@@ -101,15 +123,19 @@ class Memory:
     def note(
         self,
         found: list[Linearization],
-        evaluations: int,
+        tally: Tally,
         seconds: float,
         projected: int,
     ) -> None:
         """Keep what a gradient was like."""
         remarks = sum((f.remarks for f in found), start=Remarks())
         self.last = LastGradient(
-            evaluations,
+            tally.evaluations,
             seconds,
+            tally.hits,
+            tally.retries,
+            tally.failures,
+            tally.skipped,
             remarks.retried,
             remarks.central,
             remarks.one_sided,

@@ -17,11 +17,12 @@ from suture import _bridge, _tree
 from suture._calibration import Calibration
 from suture._calls import Caller
 from suture._compile import uncompiled
-from suture._frame import BlackBox, Counter
+from suture._frame import BlackBox
 from suture._holdings import may_hold, survey
 from suture._memory import LastGradient, Memory
 from suture._methods import AbstractMethod
 from suture._node import Node
+from suture._tally import Counter, Tally
 from suture.errors import MethodError, shown
 
 
@@ -93,6 +94,14 @@ class Differentiable(nn.Module):
     def evaluations(self) -> int:
         """How many points have been evaluated, those of forward passes included."""
         return self._counter.evaluations
+
+    @property
+    def tally(self) -> Tally:
+        """What came of all points so far: evaluations, memo hits, retries, failures.
+
+        A copy: the numbers of now.
+        """
+        return self._counter.total.copy()
 
     @property
     def calibration(self) -> Calibration:

@@ -226,22 +226,25 @@ def _output(name: str, leaf: Any, start: int, rows: int | None) -> Output:
     return Output("integer", shape, leaf.dtype, start, start)
 
 
-def store(
-    outputs: Sequence[Output],
-    leaves: Sequence[Any],
-    values: Array,
-    integers: dict[int, list[Array]],
-) -> None:
-    """Copy the numbers of P results, each (P, …), into values (P, R, O) and `integers`."""
+def stored(
+    outputs: Sequence[Output], leaves: Sequence[Any], values: Array
+) -> tuple[Array, dict[int, Array]]:
+    """Copy the numbers of P results, each (P, …), into values (P, R, O).
+
+    Returns:
+        The values, and copies of the integer outputs (P, *shape) by their position.
+    """
     points, rows = values.shape[:2]
+    integers = {}
     for i, (output, array) in enumerate(zip(outputs, leaves, strict=True)):
         if output.kind == "integer":
-            integers.setdefault(i, []).append(array.copy())
+            integers[i] = array.copy()
         elif output.kind != "other":
             if output.kind == "complex" and not np.iscomplexobj(values):
                 array = np.ascontiguousarray(array, dtype=np.complex128)[..., None].view(np.float64)
             width = output.stop - output.start
             values[..., output.start : output.stop] = array.reshape(points, rows, width)
+    return values, integers
 
 
 def unstore(output: Output, values: Array) -> Array:

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from suture._evaluate import Request
 from suture._methods import Points, Primal
+from suture._requests import Request
 from suture._types import Array
 
 T = TypeVar("T")

@@ -137,7 +137,7 @@ def _tangents(site: Site, rows: Array, shared: Array, sample: int) -> Any:
 
 def _call(site: Site, kind: str, rule: Callable[..., Any], *args: Any) -> Any:
     try:
-        with site.frame.restored():
+        with site.frame.ambient.restored():
             return rule(*args)
     except SutureError:
         raise

@@ -22,3 +22,6 @@ Round: TypeAlias = Callable[[Array | None, Array | None], tuple[Array | None, Ar
 
 Stack: TypeAlias = Literal["none", "points", "rows"]
 """How points share a call: each its own, on a new leading axis, or along the batch."""
+
+OnFailure: TypeAlias = Literal["raise", "shrink", "one_sided", "skip"]
+"""What a gradient does about points that failed."""

@@ -28,6 +28,13 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
+def refusal(keyword: str, value: object, why: str, fix: str) -> MethodError:
+    """Return the error of an option of `differentiable` that is not lawful."""
+    return MethodError(
+        f"`differentiable({keyword}={shown(value)})` is not possible.", f"{why}.", f"Write `{fix}`."
+    )
+
+
 class SutureError(Exception):
     """Base of all errors that Suture raises.
 
@@ -51,9 +58,11 @@ class EvaluationError(SutureError):
 
     Attributes:
         point: the arguments `(args, kwargs)` at which it happened, or None.
+        attempt: the attempt that was the last one, from 1.
     """
 
     point: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    attempt: int = 1
 
 
 class BadResult(EvaluationError):

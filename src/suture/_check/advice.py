@@ -114,7 +114,7 @@ def _scaled(case: Case, scale: Any) -> Place:
     bounds = case.f._caller._given_bounds
     f = Differentiable(case.place.box, case.f.method, Caller(None, scale, bounds), case.f._seed)
     place = Place(f._box, f, case.place.args, case.place.kwargs)
-    case.place.counter.evaluations += place.evaluations
+    case.place.counter.add(place.counter.total)
     place.counter = place.frame.counter = case.place.counter
     return place
 

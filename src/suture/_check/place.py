@@ -21,14 +21,16 @@ import numpy as np
 from suture import _tree
 from suture._check.findings import Failure, Trial
 from suture._drive import Site
-from suture._evaluate import Evaluator, Request
-from suture._frame import BlackBox, Counter, Frame
+from suture._frame import BlackBox, Frame
 from suture._holdings import survey
 from suture._inputs import Inputs
 from suture._memory import Memory
 from suture._methods import AbstractMethod, FiniteDifference
 from suture._module import Differentiable
+from suture._requests import Evaluator, Request
+from suture._service import Service
 from suture._setting import Setting
+from suture._tally import Counter
 from suture._types import Array, Interface
 from suture.errors import SutureError
 
@@ -68,7 +70,10 @@ class Place:
         self.tried: dict[AbstractMethod, Trial] = {}
         self.change = 0.0
         self.toward = 1.0
-        self.box = dataclasses.replace(box, fn=_timed(box.fn, self.seconds))
+        # In this process and one after another: what it finds is of the function alone.
+        self.box = dataclasses.replace(
+            box, fn=_timed(box.fn, self.seconds), service=Service(progress=False)
+        )
         # Without a batch, every number is a column of its own.
         self.caller = copy.copy(f._caller)
         self.caller.batch_dims, self.caller._forms = None, {}
@@ -81,7 +86,7 @@ class Place:
             leaf.dtype.is_floating_point or leaf.dtype.is_complex for leaf in self.frame.call.leaves
         )
         self.inputs = Inputs(self.frame, self.tensors, 0, self.wanted)
-        self.evaluator = Evaluator(self.inputs)
+        self.evaluator = Evaluator(self.inputs, "check")
         with quiet():
             values, self.frame.integers = self.evaluator.forward()
         self.seed = f._seed

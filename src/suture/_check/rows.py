@@ -10,9 +10,9 @@ import numpy as np
 from suture import _results, _tree
 from suture._check.findings import Rows
 from suture._check.place import Place, frame_with, request
-from suture._evaluate import Evaluator, Request
 from suture._inputs import Inputs
 from suture._layout import Layout
+from suture._requests import Evaluator, Request
 from suture._types import Array
 from suture.errors import SutureError
 

@@ -103,7 +103,7 @@ class AdaptiveDifference(AbstractMethod):
         """Return the step between two linearizations with fixed arms."""
         return _steps.second_order(_FIXED, noise, None).outer
 
-    def answers_failures(self) -> bool:
+    def answers_failures(self, on_failure: str) -> bool:
         """True: the other side, or a shorter arm."""
         return True
 

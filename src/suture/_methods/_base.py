@@ -227,6 +227,7 @@ class Linearization:
         norms: (K,) the size of each slope, likewise.
         relative_sampling: the relative error that random directions add, 0 for coordinates.
         remarks: what the method did besides the ordinary.
+        dead: (R,) the rows whose gradient is zero because a point failed, None without any.
     """
 
     directions: AbstractDirections
@@ -238,10 +239,13 @@ class Linearization:
     norms: Array | None = None
     relative_sampling: float = 0.0
     remarks: Remarks = dataclasses.field(default_factory=Remarks)
+    dead: Array | None = None
 
     def gradients(self, d: int) -> tuple[Array, Array]:
         """Return the gradients (C, R, d) and (C, p) of products with C cotangents."""
         columns = self.directions.pullback(self.seeds, self.kept)
+        if self.dead is not None:
+            columns[:, :, self.dead] = 0.0
         if d == len(columns) and self.unit_rows is None:
             rows = columns.transpose(1, 2, 0)
             return rows, np.zeros((len(rows), 0))
@@ -267,6 +271,8 @@ class Linearization:
         tangents = np.moveaxis(np.concatenate([rows, spread], axis=-1), -1, 0)
         along = self.directions.pushforward(self.seeds, tangents)  # (K, T, R)
         pushed: Array = np.einsum("ktr,kro->tro", along, self.kept)
+        if self.dead is not None:
+            pushed[:, self.dead] = 0.0
         return pushed
 
 
@@ -313,7 +319,7 @@ class AbstractMethod(abc.ABC):
         """Return the noise that the user states, 0 where nothing is stated."""
 
     @abc.abstractmethod
-    def answers_failures(self) -> bool:
+    def answers_failures(self, on_failure: str) -> bool:
         """Whether it yields another point where one failed: a failed row of values is NaN then."""
 
     @abc.abstractmethod

@@ -1,0 +1,227 @@
+"""Calls that are made elsewhere: submitted together, answered in any order.
+
+NOTE [tasks] Calls of a cheap function share a task, so that sending does not cost more than the
+function. If a task ends without an answer, at most one call is to blame: `Workers` tell which;
+with other executors the calls of the task are made again, each in a task of its own.
+
+NOTE [broken pools] Where one death breaks the pool (those of the standard library, loky), nobody
+knows whose it was. What is not finished is then evaluated one at a time, and the next death has a
+name. So that the point to blame is evaluated twice; unless nothing may fail and nothing is to be
+tried again: then the gradient ends at once.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import queue
+from collections.abc import Iterator
+from typing import Any
+
+from suture import _complaints
+from suture._attempts import Attempts, Call
+from suture._invoke import Answer, Invocation, Sent
+from suture.errors import EvaluationError, SutureError
+from suture.executors._deaths import raised
+
+# Calls share a task until they take this many seconds together: a task costs 0.15 ms with
+# `Workers` and 2.6 ms with Dask (facts: 0.3 with loky), and so at most a fourth of what it does.
+_TASK = 0.01
+
+# Each worker has so many tasks ahead of it, so that none waits for the parent; …
+_AHEAD = 3
+# … of an executor that does not say how many workers it has, so many tasks are running at once.
+_UNKNOWN = 256
+
+# Futures of other executors are looked at so often, in seconds, to show that time passes.
+_TICK = 0.5
+
+
+class Elsewhere:
+    """Calls on their way through an executor.
+
+    Attributes:
+        width: how many tasks it does at once, as far as it says so.
+    """
+
+    def __init__(self, attempts: Attempts, pool: Any, points: int) -> None:
+        """Take who is told what comes of them, where they go, and how many points there are."""
+        self._attempts, self.frame, self._pool = attempts, attempts.frame, pool
+        self._workers, self._left = _workers(pool), points
+        self.width = self._workers or _UNKNOWN
+        self._invocation = Invocation(self.frame.box.fn, self.frame.box.name, self.frame.ambient)
+        self._done: queue.SimpleQueue[concurrent.futures.Future[Any]] = queue.SimpleQueue()
+        self._running: dict[concurrent.futures.Future[Any], list[Call]] = {}
+        self._suspects: collections.deque[Call] = collections.deque()
+
+    def run(self, calls: Iterator[Call]) -> None:
+        """Have all calls made."""
+        most = _AHEAD * self._workers if self._workers else _UNKNOWN
+        try:
+            while True:
+                while self._has_room(most) and (task := self._next(calls)):
+                    self._submit(task)
+                if not self._running:
+                    return
+                self._await_one()
+        except BaseException as error:
+            self._leave(isinstance(error, Exception))
+            raise
+
+    def _has_room(self, most: int) -> bool:
+        """Whether another task may be submitted; suspects run by themselves."""
+        return not self._running if self._suspects else len(self._running) < most
+
+    def _next(self, calls: Iterator[Call]) -> list[Call]:
+        """Return the calls of the next task, none if there are no more."""
+        if self._suspects:
+            return [self._suspects.popleft()]
+        task: list[Call] = []
+        size = self._size()
+        while len(task) < size and (call := self._attempts.following(calls)) is not None:
+            task.append(call)
+            if call.alone or len(call.points) > 1:
+                break  # it shares a task with calls before it only if those are cheap as well
+        return task
+
+    def _size(self) -> int:
+        """Return how many calls share a task."""
+        pace = self.frame.counter.pace
+        if pace is None or self._attempts.service.timeout is not None:
+            return 1
+        share = -(-self._left // (self.width * _AHEAD))
+        return max(1, min(int(_TASK / max(pace, 1e-9)), share))
+
+    def _submit(self, task: list[Call]) -> None:
+        timeout = self._attempts.service.timeout
+        points = [call.arguments() for call in task]
+        for attempt in (1, 2):
+            try:
+                if timeout is None:
+                    future = self._pool.submit(self._invocation, *points)
+                else:
+                    future = self._pool.submit_within(timeout, self._invocation, *points)
+                break
+            except concurrent.futures.BrokenExecutor as error:
+                if attempt == 2 or not self._renew():
+                    raise _complaints.broken(self.frame, self._pool) from error
+            except RuntimeError as error:
+                raise _complaints.closed(self.frame, self._pool, error) from error
+        if not hasattr(future, "add_done_callback"):
+            raise _complaints.no_future(self.frame, self._pool, future)
+        self._running[future] = task
+        self._left -= sum(len(call.points) for call in task)
+        future.add_done_callback(self._done.put)
+
+    def _renew(self) -> bool:
+        pool = self._attempts.service.pool
+        if pool is None or not pool.renew(self._pool):
+            return False
+        self._pool = pool.current()
+        return True
+
+    def _await_one(self) -> None:
+        try:
+            future = self._done.get(timeout=_TICK)
+        except queue.Empty:
+            self._attempts.progress.advance(0)
+            return
+        task = self._running.pop(future, None)
+        if task is not None:
+            self._settle(task, future)
+
+    def _settle(self, task: list[Call], future: concurrent.futures.Future[Any]) -> None:
+        """Take what came of a task."""
+        try:
+            answers: list[Answer] = future.result()
+        except concurrent.futures.CancelledError as error:
+            raise _complaints.canceled(self.frame) from error
+        except concurrent.futures.BrokenExecutor as error:
+            self._suspect(task, error)
+        except Exception as error:
+            self._blame(task, error)
+        else:
+            for call, answer in zip(task, answers, strict=True):
+                self._take(call, answer)
+
+    def _take(self, call: Call, answer: Answer) -> None:
+        counter = self.frame.counter
+        seconds = answer.seconds / len(call.points)
+        # The last ones count most: what was slow for imports at first is soon forgotten.
+        counter.pace = seconds if counter.pace is None else 0.8 * counter.pace + 0.2 * seconds
+        when = answer.when, answer.seconds, answer.where
+        if answer.error is None:
+            self._attempts.returned(call, answer.result, *when)
+            return
+        error: Any = answer.error
+        if isinstance(error, Sent):
+            error = raised(self.frame.box.name, *error)
+        self._attempts.raised(call, error, *when)
+
+    def _blame(self, task: list[Call], error: Exception) -> None:
+        """Find the call for which a task has no answer."""
+        if isinstance(error, SutureError) and not isinstance(error, EvaluationError):
+            raise error  # it cannot be sent, for example
+        to_blame = getattr(error, "note", None) if len(task) > 1 else 0
+        for i, call in enumerate(task):
+            if i == to_blame:
+                self._attempts.raised(call, error, 0.0, 0.0, "")
+            else:
+                if to_blame is not None and i < to_blame:
+                    # It was evaluated, and its answer is lost.
+                    self._attempts.tally.evaluations += len(call.points)
+                    self._attempts.tally.retries += len(call.points)
+                self._repeat(call)
+
+    def _repeat(self, call: Call) -> None:
+        """Make a call again that is not known to have failed, in a task of its own."""
+        self._left += len(call.points)
+        self._attempts.repeat(call)
+
+    def _suspect(self, task: list[Call], error: Exception) -> None:
+        """Note that a task was lost with its pool."""
+        service = self._attempts.service
+        alone = len(task) == 1 and task[0].alone and not self._running
+        died = _complaints.died_with_pool(self.frame, self._pool)
+        died.__cause__ = error
+        if alone:
+            self._attempts.raised(task[0], died, 0.0, 0.0, "")
+            return
+        if not service.retries and self._attempts.forgiving != "all":
+            raise died
+        if not self._renew():
+            raise _complaints.broken(self.frame, self._pool) from error
+        for call in task:
+            call.alone = True
+            self._left += len(call.points)
+            self._suspects.append(call)
+
+    def _leave(self, keep: bool) -> None:
+        """Cancel what was submitted; with a memo, running evaluations are worth being awaited.
+
+        Args:
+            keep: whether to await them: not if the user is leaving.
+        """
+        keep = keep and self._attempts.service.memo is not None
+        if not keep and hasattr(self._pool, "stop"):
+            self._pool.stop(list(self._running))
+        for future in list(self._running):
+            future.cancel()
+        self._attempts.forgiving = "all"
+        for future, task in list(self._running.items()):
+            if (keep or future.done()) and not future.cancelled():
+                try:
+                    for call, answer in zip(task, future.result(), strict=True):
+                        if answer.error is None:
+                            self._take(call, answer)
+                except Exception:
+                    continue  # the first failure is the one that is told
+
+
+def _workers(pool: Any) -> int | None:
+    """Return how many tasks an executor does at once, None if it does not say."""
+    for name in ("n", "_max_workers"):
+        count = getattr(pool, name, None)
+        if isinstance(count, int) and not isinstance(count, bool) and count > 0:
+            return count
+    return None

@@ -1,0 +1,111 @@
+"""What runs where the function runs: a few calls, and what came of each.
+
+It may be another thread, another process or another machine, so what is called for is a plain
+object that can be pickled, and so is what it returns.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import Any, NamedTuple, TypeAlias
+
+import cloudpickle
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture import _tree
+from suture._ambient import Ambient
+from suture.executors._notes import note
+
+Point: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of one call, (args, kwargs)."""
+
+
+class Sent(NamedTuple):
+    """An exception of another process: its pickle if it has one, its type and its traceback."""
+
+    pickled: bytes | None
+    kind: str
+    text: str
+
+
+class Answer(NamedTuple):
+    """What came of one call.
+
+    Attributes:
+        result: what the function returned, None if it raised.
+        error: what it raised, None if it returned.
+        when: seconds since 1970 at its start.
+        seconds: how long it took.
+        where: `host:process:thread`.
+    """
+
+    result: Any
+    error: Exception | Sent | None
+    when: float
+    seconds: float
+    where: str
+
+
+class Invocation:
+    """A function, and all that makes its calls the same everywhere."""
+
+    def __init__(self, fn: Callable[..., Any], name: str, ambient: Ambient) -> None:
+        """Take the function, what messages call it, and what torch is set to."""
+        self.fn, self.ambient, self._origin = fn, ambient, (socket.gethostname(), os.getpid())
+        # What a pool calls it in its own messages.
+        self.__qualname__ = name
+
+    def __call__(self, *points: Point) -> list[Answer]:
+        """Call the function at some points, one after another."""
+        is_here = self._origin == (socket.gethostname(), os.getpid())
+        with nullcontext() if self.ambient.is_current() else self.ambient.restored():
+            return [self._answer(i, point, is_here) for i, point in enumerate(points)]
+
+    def _answer(self, i: int, point: Point, is_here: bool) -> Answer:
+        note(i)
+        args, kwargs = point
+        when, start = time.time(), time.perf_counter()
+        result, error = None, None
+        try:
+            result = self.fn(*args, **kwargs)
+        except Exception as raised:
+            error = raised if is_here else _sent(raised)
+        seconds = time.perf_counter() - start
+        if error is None:
+            result = own(result)
+        return Answer(result, error, when, seconds, place())
+
+
+def place() -> str:
+    """Return where this runs: `host:process:thread`."""
+    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
+
+
+def own(result: Any) -> Any:
+    """Return a result that shares no memory with the function, on the host."""
+    if type(result) is float:
+        return result
+    leaves, structure = _tree.flatten(result)
+    return _tree.unflatten([_own(leaf) for leaf in leaves], structure)
+
+
+def _own(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+        return leaf.detach().to("cpu", copy=True)
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+
+def _sent(error: Exception) -> Sent:
+    pickled: bytes | None = None
+    with suppress(Exception):
+        pickled = cloudpickle.dumps(error)
+    text = "".join(traceback.format_exception(error)).rstrip()
+    return Sent(pickled, type(error).__qualname__, text)
