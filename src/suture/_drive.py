@@ -157,7 +157,7 @@ class Site:
     ) -> list[T]:
         if self.frozen is None:
             estimates = [self._checked(primals[0], estimates[0]), *estimates[1:]]
-        forgiving = self.frozen is None and self.method.answers_failures()
+        forgiving = self.frozen is None and self.method.answers_failures("raise")
 
         def evaluate(asked: list[int], points: list[Points]) -> list[Array]:
             requests = [request(i, primals[i], p) for i, p in zip(asked, points, strict=True)]

@@ -24,7 +24,9 @@ class LastGradient:
         seconds: how long that took.
         retried: inputs whose differences had to be longer or shorter.
         central: inputs differenced centrally, because one side would have been worse than `rtol`.
-        one_sided: inputs whose other side failed.
+        one_sided: inputs (random directions, where there are such) that were differenced without
+            points at which the function failed: mostly those on one side.
+        shrunk: inputs whose step was halved, because the function failed farther out.
         bounded: inputs whose step was turned or shortened by a bound.
         projected: numbers that were outside of their bounds by rounding.
         calibrated: why the function was calibrated, empty if it was not.
@@ -35,6 +37,7 @@ class LastGradient:
     retried: int
     central: int
     one_sided: int
+    shrunk: int
     bounded: int
     projected: int
     calibrated: str
@@ -73,7 +76,7 @@ class LastGradient:
             f"in {self.seconds:.1e} s",
             "no estimate of the error" if error is None else f"error about {error:.0e}",
         ]
-        for count in ("retried", "central", "one_sided", "bounded", "projected"):
+        for count in ("retried", "central", "one_sided", "shrunk", "bounded", "projected"):
             number = getattr(self, count)
             parts += [f"{number} {count}"] if number else []
         parts += [f"calibrated: {self.calibrated}"] if self.calibrated else []
@@ -113,6 +116,7 @@ class Memory:
             remarks.retried,
             remarks.central,
             remarks.one_sided,
+            remarks.shrunk,
             remarks.bounded,
             projected,
             remarks.calibrated,

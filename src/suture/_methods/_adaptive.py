@@ -30,7 +30,7 @@ from suture._methods._displace import (
 from suture._methods._lines import Lines
 from suture._methods._search import ARM, ROUNDS, extrapolated, searched
 from suture._stencil import richardson
-from suture._types import Array, Draw
+from suture._types import Array, Draw, OnFailure
 from suture.directions import AbstractDirections, Coordinate
 from suture.errors import MethodError, shown
 
@@ -103,8 +103,8 @@ class AdaptiveDifference(AbstractMethod):
         """Return the step between two linearizations with fixed arms."""
         return _steps.second_order(_FIXED, noise, None).outer
 
-    def answers_failures(self) -> bool:
-        """True: the other side, or a shorter arm."""
+    def answers_failures(self, on_failure: OnFailure) -> bool:
+        """True, whatever the policy: the other side, or a shorter arm."""
         return True
 
     def transposes_by_difference(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from suture import _steps
 from suture._methods._along import tangent_slopes
+from suture._methods._answers import is_movable
 from suture._methods._base import (
     AbstractMethod,
     Contract,
@@ -28,7 +29,7 @@ from suture._methods._measure import Noise
 from suture._methods._steady import Steady, scaled_as
 from suture._stencil import Stencil, central, richardson, shift
 from suture._tuning import Tuning
-from suture._types import Array, Draw
+from suture._types import Array, Draw, OnFailure
 from suture.directions import AbstractDirections, AbstractRandomDirections, Coordinate
 from suture.errors import MethodError, TransformError, shown
 from suture.stencils import CENTRAL, FORWARD
@@ -145,9 +146,12 @@ class FiniteDifference(AbstractMethod):
         rule = CENTRAL if self._is_tuned else self.rule
         return _steps.second_order(rule, noise, self.step).outer
 
-    def answers_failures(self) -> bool:
-        """Whether it may use the other side of an input: a named stencil keeps its nodes."""
-        return self._is_tuned
+    def answers_failures(self, on_failure: OnFailure) -> bool:
+        """Whether it may use other points: a named stencil keeps its nodes unless told otherwise.
+
+        The nodes of a complex step, of a shift and of a score estimate cannot be moved at all.
+        """
+        return self._is_tuned or (on_failure in ("shrink", "one_sided") and is_movable(self.rule))
 
     def transposes_by_difference(self) -> bool:
         """Whether no direction is random."""
