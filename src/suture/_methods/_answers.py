@@ -149,8 +149,9 @@ def answered(
     values[failed] = np.nan
     which = np.flatnonzero(failed.any(axis=(1, 2)))
     shape = failed.shape
-    parts = (np.broadcast_to(moves, shape)[which], np.broadcast_to(taken, shape)[which])
-    search = _Search(lines, which, *parts, values[which], failed[which])
+    wanted = np.broadcast_to(moves, shape)[which].astype(float)
+    there = np.broadcast_to(taken, shape)[which]
+    search = _Search(lines, which, wanted, there, values[which], failed[which])
     if on_failure == "shrink":
         yield from search.halve()
     yield from search.mirror()
@@ -266,11 +267,12 @@ class _Search:
             raise self.lines.lost(int(self.which[line]), row, reach)
         count = self.failed.shape[1]
         failed, found = self.failed & self.moved, usable[:, :count]
+        left_out, halved = failed & ~found, failed & found
         return Answer(
             self.which,
-            rows,
+            np.asarray(rows),
             slopes,
-            one_sided=np.any(failed & ~found, axis=(1, 2)),
-            shrunk=np.any(failed & found, axis=(1, 2)),
-            share=np.where(failed & found, self.share, 1.0).min(axis=(1, 2)),
+            one_sided=left_out.any(axis=(1, 2)),
+            shrunk=halved.any(axis=(1, 2)),
+            share=np.where(halved, self.share, 1.0).min(axis=(1, 2)),
         )

@@ -86,6 +86,7 @@ def _as_named(
     slopes /= taken[:, :, None]
     if answer is not None:
         answer.put(slopes, remarks)
+        error = None  # that of fewer or unequal arms is not known
     if primal.room is not None:  # an imaginary part has room everywhere
         slopes[~_has_room(primal, block)] = 0.0
     return slopes, error
