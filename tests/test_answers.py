@@ -9,12 +9,12 @@ import hashlib
 
 import numpy as np
 import pytest
+from test_methods import draw, everything, feed, linearize, primal, push
 
 from suture import AdaptiveDifference, CustomVJP, FiniteDifference, directions, stencils
 from suture._methods import NoFiniteValue, Room
 from suture._methods._base import Remarks
 from suture.stencils import BACKWARD, CENTRAL, COMPLEX_STEP, FORWARD, ONE_POINT
-from test_methods import draw, everything, feed, linearize, primal, push
 
 W = np.array([[1.0, 0.5, 2.0], [0.3, -1.0, 0.7]])
 X = np.array([[0.7, 1.3, -0.4]])
@@ -382,9 +382,8 @@ def test_answers_stay_inside_of_the_bounds(stencil, policy, down, up):
 
     try:
         found, rounds = linearize(FiniteDifference(stencil), x, watched)
-    except NoFiniteValue as lost:
+    except NoFiniteValue:
         assert policy == "one_sided"
-        assert lost.column == 1
     else:
         assert off(found, x) < 20 * step_of(stencil)
         assert len(rounds) > 1 or len(stencil.moved_nodes) > 1

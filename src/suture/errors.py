@@ -72,7 +72,9 @@ class PointFailed(EvaluationError):
     """The black box says that a point is bad: a solver did not converge, a mesh was torn.
 
     Raise it inside of the black box. The default method then looks at the other side of x, as it
-    does for NaN; any other exception ends the gradient.
+    does for NaN, and a stencil that is named does what `on_failure=` says: with "shrink" it halves
+    the displacement, with "one_sided" it does without the point. Any other exception ends the
+    gradient.
 
     Args:
         reason: what a person should read.

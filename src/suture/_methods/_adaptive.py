@@ -49,7 +49,8 @@ class AdaptiveDifference(AbstractMethod):
     The arms start long, at 0.29 of the scale of an input, and an input stops when its best entry
     has an estimated error below `rtol` of its slope, or when shorter arms only bring noise. So
     the noise of f need not be known. An input with a side on which f fails (NaN, an exception,
-    a bound) is differenced on the other side alone.
+    a bound) is differenced on the other side alone, and with shorter arms where both fail: that is
+    its answer whatever `on_failure=` says.
 
     A smooth function in double precision takes 6 to 12 evaluations per input, a linear one 4.
 

@@ -50,9 +50,9 @@ def _slopes(
     points = rounded(_points(primal, rule.moved_nodes, rows, shared), primal)
     taken = fraction_taken(rule, points, primal, (rows, shared), units)
     values = yield points
-    failed = has_failed(primal, rule, values)
-    lines = MoveLines(primal, units, rows, shared)
-    answer = (yield from lines.answered(rule, values)) if failed else None
+    answer = None
+    if has_failed(primal, rule, values):
+        answer = yield from MoveLines(primal, units, rows, shared).answered(rule, values)
     slopes = combine(rule, values, primal.value)
     slopes /= taken[:, :, None]
     if answer is not None:

@@ -48,7 +48,7 @@ def by_column(
         if rule.absolute:
             slopes = yield from _shifted(primal, rule, block, room)
         elif room is None:
-            slopes, error = yield from _as_named(primal, rule, block, units, remarks)
+            slopes, error = yield from _as_named(primal, rule, block, units, own, remarks)
         else:
             moves, odd = fitted(rule.moved_nodes, own, room)
             remarks.bounded += int(odd.any(axis=1).sum())
@@ -70,13 +70,20 @@ def by_column(
 
 
 def _as_named(
-    primal: Primal, rule: Stencil, block: Array, units: tuple[Array, Array], remarks: Remarks
+    primal: Primal,
+    rule: Stencil,
+    block: Array,
+    units: tuple[Array, Array],
+    own: Array,
+    remarks: Remarks,
 ) -> Generator[Points, Array, tuple[Array, Array | None]]:
-    """Return slopes by the nodes of a stencil, and their errors where it tells them."""
+    """Return slopes by the nodes of a stencil, and their errors where it tells them.
+
+    `own` (K, R or 1) is the unit of each input of the block.
+    """
     points, taken = displace(primal, rule, block, *units)
     values = yield points
     answer = None
-    own = own_columns(primal, block, *units)
     if has_failed(primal, rule, values):
         moves = rule.moved_nodes[:, None] * own[:, None]
         nodes = values.reshape((len(block), -1, *values.shape[1:]))
@@ -173,9 +180,9 @@ def _along_seeds(
     """Return slopes along seeds (K, n), and the seeds that were taken."""
     points, taken = displace(primal, rule, seeds, *units)
     values = yield points
-    failed = has_failed(primal, rule, values)
-    lines = MoveLines(primal, units, *moves)
-    answer = (yield from lines.answered(rule, values)) if failed else None
+    answer = None
+    if has_failed(primal, rule, values):
+        answer = yield from MoveLines(primal, units, *moves).answered(rule, values)
     slopes = combine(rule, values, primal.value)
     if answer is not None:
         answer.put(slopes, remarks)

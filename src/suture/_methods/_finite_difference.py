@@ -55,6 +55,12 @@ class FiniteDifference(AbstractMethod):
     A stencil that is named keeps its nodes, and measures nothing: h = noise^(1/(order + 1)). With
     an absolute stencil (`stencils.shift`) step and scale are 1, whatever the input.
 
+    Where f fails at a displaced point, the differences that are calibrated take the other side of
+    x. A named stencil keeps its nodes, unless `differentiable` is told `on_failure="shrink"`: it
+    halves the displacement, up to ten times; or `"one_sided"`: it leaves the node out, and takes
+    the opposite one where none is left. Those of `COMPLEX_STEP`, a shift and a score estimate
+    cannot be replaced.
+
     Args:
         stencil: nodes t and weights w, from `suture.stencils`; None for those of the calibration,
             or, where a step is given, for `FORWARD`.
