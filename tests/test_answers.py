@@ -288,7 +288,7 @@ def test_points_fail_at_random(stencil, policy, salt):
 def test_infinite_values_have_failed_too():
     x = at()
     values = lambda rows, _: np.where((rows - X)[..., :1] > 0, np.inf, smooth(rows))  # noqa: E731
-    for stencil in (FORWARD, CENTRAL):
+    for stencil in (FORWARD, CENTRAL, C4):  # of order 4, infinities would cancel to NaN
         found, _ = linearize(FiniteDifference(stencil), x, values)
         assert off(found, x) < 10 * step_of(stencil)
 
