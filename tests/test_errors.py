@@ -1160,8 +1160,8 @@ def function_that_raises_in_the_forward_pass():
     EvaluationError,
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was x[0] decreased by 0.5.",
-    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
-    "there: then the default method takes the other side. See `exc.point`.",
+    'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+    "without such points. See `exc.point`.",
 )
 def function_that_raises_beside_the_point():
     f = differentiable(settle, method=FiniteDifference(stencils.BACKWARD, step=0.5), scale=1.0)
@@ -1173,8 +1173,8 @@ def function_that_raises_beside_the_point():
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was displaced in several "
     "inputs, x among them.",
-    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
-    "there: then the default method takes the other side. See `exc.point`.",
+    'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+    "without such points. See `exc.point`.",
 )
 def function_that_raises_along_random_directions():
     chosen = directions.Rademacher(1)
@@ -1187,8 +1187,8 @@ def function_that_raises_along_random_directions():
     "`simulate` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was load['mass'][1] decreased "
     "by 0.36.",
-    "Give `bounds=` to `differentiable`, or let `simulate` raise `suture.errors.PointFailed` "
-    "there: then the default method takes the other side. See `exc.point`.",
+    'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+    "without such points. See `exc.point`.",
 )
 def function_that_raises_at_an_argument_by_keyword():
     @differentiable(method=FiniteDifference(stencils.BACKWARD, step=0.5))
@@ -2162,9 +2162,9 @@ def points_that_need_two_arguments():
     PointFailed,
     "The black box says that a point failed: the mesh was torn.",
     "The value at x itself is needed, and one on some side of every input; a stencil that is "
-    "named needs all of its points.",
-    "Restrict the inputs with `torch.clamp`, give `bounds=` to `differentiable`, or use the "
-    "default method.",
+    "named needs all of its points, unless `on_failure=` says otherwise.",
+    'Restrict the inputs with `torch.clamp`, give `bounds=` or `on_failure="one_sided"` to '
+    "`differentiable`, or use the default method.",
 )
 def point_that_fails_in_the_forward_pass():
     differentiable(torn)(wants(2.0))
