@@ -2478,7 +2478,7 @@ def nursery_that_is_killed():
         future = workers.submit(faults.wait, 60)
         while not future.running():
             time.sleep(0.01)
-        workers._dispatcher._nursery._process.kill()
+        workers._dispatcher._crew.nursery._process.kill()
         future.result(timeout=30)
 
 
@@ -2494,7 +2494,7 @@ NO_WORKER = (
     *NO_WORKER,
 )
 def nursery_that_cannot_start():
-    through_a_worker(faults.double, 1, _dispatcher__Nursery=refuse)
+    through_a_worker(faults.double, 1, _crew__Nursery=refuse)
 
 
 @says(
