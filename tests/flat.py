@@ -53,9 +53,9 @@ def closures() -> Iterator[Call]:
 KINDS = {small: 100_000, displaced: 10_000, reshaped: 10_000, closures: 10_000}
 
 
-def resident(pool: Workers, kind: Any, tasks: int, pieces: int = 10) -> list[tuple[int, int]]:
-    """Return the bytes of the parent and of its largest worker, after each piece of the tasks."""
-    seen, calls = [], kind()
+def resident(pool: Workers, kind: Any, tasks: int, pieces: int = 10) -> Iterator[tuple[int, int]]:
+    """Yield the bytes of the parent and of its largest worker, after each piece of the tasks."""
+    calls = kind()
     for _ in range(pieces):
         waiting: collections.deque[Any] = collections.deque()
         for call in itertools.islice(calls, tasks // pieces):
@@ -64,8 +64,7 @@ def resident(pool: Workers, kind: Any, tasks: int, pieces: int = 10) -> list[tup
                 waiting.popleft().result()
         while waiting:
             waiting.popleft().result()
-        seen.append(_resident())
-    return seen
+        yield _resident()
 
 
 def _resident() -> tuple[int, int]:
@@ -81,7 +80,7 @@ def main() -> None:
     for kind, tasks in KINDS.items():
         with Workers(2) as pool:
             start = time.monotonic()
-            seen = resident(pool, kind, int(tasks * share))
+            seen = list(resident(pool, kind, int(tasks * share)))
         took = time.monotonic() - start
         print(f"{int(tasks * share)} x {kind.__name__}, {took:.0f} s")
         for who, held in zip(("parent", "worker"), zip(*seen, strict=True), strict=True):
