@@ -31,7 +31,7 @@ def figure_class(what: str, why: str) -> type[Figure]:
         raise MissingExtraError(
             f"{what} cannot draw: matplotlib is not installed.",
             why,
-            'pip install "suture[plot]"',
+            '`pip install "suture[plot]"`',
         ) from error
     return Figure
 

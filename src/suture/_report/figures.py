@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,6 @@ _WIDTH = 9.0
 _LANE, _MARGINS = 0.24, 1.15
 
 
-# For all figures of a page, whatever the user's own settings are.
 _SETTINGS: dict[str, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -41,8 +42,9 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def settings() -> AbstractContextManager[None]:
-    """Return a context in which figures fit into the page.
+@contextlib.contextmanager
+def settings() -> Iterator[None]:
+    """Draw figures that fit into the page, whatever the user's own settings are.
 
     Raises:
         MissingExtraError: if matplotlib is not installed.
@@ -50,8 +52,10 @@ def settings() -> AbstractContextManager[None]:
     _figure_class()
     from matplotlib import style
 
-    context: AbstractContextManager[None] = style.context(["default", _SETTINGS])
-    return context
+    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
+        # Texts are shown in the fonts of the page.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+        yield
 
 
 def _figure_class() -> type[Figure]:
@@ -146,15 +150,22 @@ def _draw_boxes(axes: Axes, boxes: Array, ending: str) -> None:
     shade = color(ending, ENDINGS)
     # A short failure has to be seen, so it has an edge; values have none, to leave gaps visible.
     width = 0.0 if ending == "value" else 0.7
-    axes.add_patch(PathPatch(outline, facecolor=shade, edgecolor=shade, lw=width, label=ending))
+    axes.add_patch(
+        PathPatch(outline, facecolor=shade, edgecolor=shade, lw=width, label=_shown(ending))
+    )
 
 
 def _stack(axes: Axes, edges: Array, layers: dict[str, tuple[Array, str]]) -> None:
     bottom = np.zeros(len(edges) - 1)
     for label, (values, shade) in layers.items():
         top = bottom + values
-        axes.stairs(top, edges, baseline=bottom, fill=True, color=shade, label=label)
+        axes.stairs(top, edges, baseline=bottom, fill=True, color=shade, label=_shown(label))
         bottom = top
+
+
+def _shown(word: str) -> str:
+    """Return a label as matplotlib shows it: it hides those that begin with an underscore."""
+    return word.lstrip("_") or "unknown"
 
 
 def _finish_steps(several: list[Axes], steps: Steps) -> None:

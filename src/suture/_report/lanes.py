@@ -16,6 +16,9 @@ _LANES = 32
 # More calls than that are thinner than a pixel, and shown as shares of time.
 _CALLS = 2000
 
+# A record may be of one moment, and has some width nevertheless: a nanosecond.
+_SHORTEST = 1e-9
+
 # Columns times lanes: a page of more boxes is longer than half a megabyte.
 _CELLS = 6400
 
@@ -58,7 +61,7 @@ def timeline(table: Table) -> Timeline:
     lane = np.full(len(calls), -1)
     lane[kept] = np.arange(len(kept))
     lanes = lane[table.where.codes]
-    end = float((table.begun + table.seconds).max())
+    end = max(float((table.begun + table.seconds).max()), _SHORTEST)
     labels = _labels([table.where.names[place] for place in kept])
     if called.size <= _CALLS:
         return Timeline(labels, places, 0.0, end, _calls(table, lanes))
@@ -108,15 +111,17 @@ def _shares(table: Table, lanes: Integers, edges: Array, ending: str) -> Array:
     these = np.flatnonzero(table.ended.are(ending) & ~table.hit & (lanes >= 0))
     these = these[np.argsort(lanes[these], kind="stable")]
     bounds = np.searchsorted(lanes[these], np.arange(lanes.max() + 2))
+    ends = np.append(edges[1:-1], np.inf)
     shares = np.zeros((lanes.max() + 1, len(edges) - 1))
     for lane, share in enumerate(shares):
         rows = these[bounds[lane] : bounds[lane + 1]]
-        begun = np.sort(table.begun[rows])
-        ended = np.sort(table.begun[rows] + table.seconds[rows])
+        begun = table.begun[rows]
+        # So that a call that took no time ran at some time, too.
+        ended = np.sort(np.maximum(begun + table.seconds[rows], np.nextafter(begun, np.inf)))
+        begun = np.sort(begun)
         took = np.diff(_ramp(edges, begun) - _ramp(edges, ended)) / np.diff(edges)
-        # Counted, because a difference of sums may be 1e-17 where it should be 0, and calls may
-        # have taken no time.
-        running = np.searchsorted(begun, edges[1:], "right") > np.searchsorted(ended, edges[:-1])
+        # Counted, because a difference of sums may be 1e-17 where it should be 0.
+        running = np.searchsorted(begun, ends) > np.searchsorted(ended, edges[:-1], "right")
         share[running] = np.clip(took[running], np.finfo(np.float64).tiny, 1)
     return shares
 

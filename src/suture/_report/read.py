@@ -20,7 +20,14 @@ Integers = npt.NDArray[np.int64]
 _FLOATS = ("when", "seconds")
 # What a row without the field is taken for: records of other versions can be read.
 _INTEGERS = {"points": 1, "step": 0, "call": 0, "attempt": 1}
-_WORDS = {"name": None, "task": "", "where": "", "ended": None, "error": "", "run": ""}
+_WORDS = {
+    "name": None,
+    "task": "unknown",
+    "where": "unknown",
+    "ended": None,
+    "error": "",
+    "run": "",
+}
 
 
 @final
@@ -128,7 +135,7 @@ def _finished(column: Any) -> Any:
     if isinstance(column, array):
         return np.frombuffer(column, dtype=column.typecode).copy()
     codes, numbers = column
-    return Words(np.frombuffer(codes, dtype="q").copy(), list(numbers))
+    return Words(np.frombuffer(codes, dtype="q").copy(), [_printable(word) for word in numbers])
 
 
 def _columns(path: Path, lines: Iterable[str]) -> tuple[dict[str, Any], int]:
@@ -167,6 +174,11 @@ def _text(word: object) -> str:
     if not isinstance(word, str):
         raise TypeError(word)
     return word
+
+
+def _printable(word: str) -> str:
+    """Return a text that fonts and pages can show: names may be anything."""
+    return "".join(letter if letter.isprintable() else "�" for letter in word)
 
 
 def _rescued(line: str) -> tuple[Any, bool]:

@@ -33,7 +33,8 @@ def write(table: Table, totals: Totals, out: Path) -> None:
         _sections(table, totals),
     )
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        if not out.parent.exists():
+            out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise MethodError(
