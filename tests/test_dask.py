@@ -14,6 +14,7 @@ from faults import Awkward, boom, die, double, process, raise_awkward
 
 from suture import executors
 from suture.errors import BadResult, EvaluationError, MethodError, WorkerDied
+from suture.executors._refuse import check_executor
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -134,6 +135,13 @@ def test_a_call_can_be_let_go(pool, tmp_path):
     assert all(future.cancel() for future in running)
     assert pool.submit(double, 1).result() == 2
     assert not count.exists()
+
+
+def test_only_the_adapter_is_an_executor(client, pool):
+    check_executor(pool)
+    for looks_like_one in (client, client.get_executor(pure=False), distributed):
+        with pytest.raises(MethodError, match=r"`executor=suture.executors.dask\("):
+            check_executor(looks_like_one)
 
 
 def test_shutdown_waits_and_leaves_the_cluster_alone(client):

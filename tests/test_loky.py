@@ -7,6 +7,8 @@ import loky
 import pytest
 from faults import die, double, process
 
+from suture.executors._refuse import check_executor
+
 pytestmark = pytest.mark.timeout(60)
 
 
@@ -23,6 +25,12 @@ def nothing_is_left():
 def test_values_in_order_and_closures():
     offset = 3
     assert list(make().map(lambda x: double(x) + offset, range(9))) == [2 * i + 3 for i in range(9)]
+
+
+def test_what_is_accepted_as_an_executor():
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        for executor in (threads, make(), make, concurrent.futures.Executor()):
+            check_executor(executor)
 
 
 def test_a_death_breaks_the_pool_and_another_is_made():
