@@ -13,6 +13,8 @@ scheduler: 3.0 ms a call and not 2.0, on two cores.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import time
 import uuid
 from typing import Any, cast, final
 
@@ -35,6 +37,10 @@ one that killed the worker."""
 _LARGEST = 1 << 20
 """Bytes of the answers that the scheduler keeps until they are settled, 1 MiB each: it serves
 all workers, 8 MB would keep it busy for 10 ms. Larger ones are lost with their worker."""
+
+_SETTLED = 0.1
+"""Seconds before the first call in a process. A worker that dies before its nanny has heard that
+it runs is never replaced: when every second call killed, two workers were lost so within 60."""
 
 _DIED: Answer = ("died",)
 """The answer to a call that has begun, and not ended."""
@@ -150,6 +156,7 @@ def _teach(dask_scheduler: Any) -> None:
 
 def _once(executor: str, number: int, oldest: int, parcel: bytes) -> Answer:
     """Make a call if nobody has begun it; runs in a worker."""
+    _settle()
     worker = distributed.get_worker()
     begin, end = getattr(worker.scheduler, _BEGIN), getattr(worker.scheduler, _END)
     known = sync(worker.loop, begin, executor=executor, number=number, oldest=oldest)
@@ -159,6 +166,12 @@ def _once(executor: str, number: int, oldest: int, parcel: bytes) -> Answer:
     if _size(answer) <= _LARGEST:
         sync(worker.loop, end, executor=executor, number=number, answer=answer)
     return answer
+
+
+@functools.cache
+def _settle() -> None:
+    """Wait, in the first call of a process."""
+    time.sleep(_SETTLED)
 
 
 def _size(answer: Answer) -> int:
