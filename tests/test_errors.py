@@ -1161,8 +1161,8 @@ def function_that_raises_in_the_forward_pass():
     EvaluationError,
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was x[0] decreased by 0.5.",
-    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
-    "there: then the default method takes the other side. See `exc.point`.",
+    'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+    "without such points. See `exc.point`.",
 )
 def function_that_raises_beside_the_point():
     f = differentiable(settle, method=FiniteDifference(stencils.BACKWARD, step=0.5), scale=1.0)
@@ -1174,8 +1174,8 @@ def function_that_raises_beside_the_point():
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was displaced in several "
     "inputs, x among them.",
-    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
-    "there: then the default method takes the other side. See `exc.point`.",
+    'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+    "without such points. See `exc.point`.",
 )
 def function_that_raises_along_random_directions():
     chosen = directions.Rademacher(1)
@@ -1188,8 +1188,8 @@ def function_that_raises_along_random_directions():
     "`simulate` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was load['mass'][1] decreased "
     "by 0.36.",
-    "Give `bounds=` to `differentiable`, or let `simulate` raise `suture.errors.PointFailed` "
-    "there: then the default method takes the other side. See `exc.point`.",
+    'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+    "without such points. See `exc.point`.",
 )
 def function_that_raises_at_an_argument_by_keyword():
     @differentiable(method=FiniteDifference(stencils.BACKWARD, step=0.5))
@@ -2163,9 +2163,9 @@ def points_that_need_two_arguments():
     PointFailed,
     "The black box says that a point failed: the mesh was torn.",
     "The value at x itself is needed, and one on some side of every input; a stencil that is "
-    "named needs all of its points.",
-    "Restrict the inputs with `torch.clamp`, give `bounds=` to `differentiable`, or use the "
-    "default method.",
+    "named needs all of its points, unless `on_failure=` says otherwise.",
+    'Restrict the inputs with `torch.clamp`, give `bounds=` or `on_failure="one_sided"` to '
+    "`differentiable`, or use the default method.",
 )
 def point_that_fails_in_the_forward_pass():
     differentiable(torn)(wants(2.0))
@@ -2465,6 +2465,21 @@ def worker_that_crashes():
 
 @says(
     WorkerDied,
+    "`wait` was stopped: the worker that evaluated it was killed.",
+    "`Workers.stop` was called for this task, as Ctrl-C does; the pool goes on.",
+    "Submit it again, or call `future.cancel()` to end only what has not begun.",
+)
+def task_that_is_stopped():
+    with Workers(1) as workers:
+        future = workers.submit(faults.wait, 60)
+        while not future.running():
+            time.sleep(0.01)
+        workers.stop([future])
+        future.result(timeout=30)
+
+
+@says(
+    WorkerDied,
     "The worker that evaluated `wait` was killed, as its pool was ended.",
     "The pool was left by an exception, or `kill_workers()` was called.",
     "Use `shutdown(wait=True)` to let tasks finish.",
@@ -2490,7 +2505,7 @@ def nursery_that_is_killed():
         future = workers.submit(faults.wait, 60)
         while not future.running():
             time.sleep(0.01)
-        workers._dispatcher._nursery._process.kill()
+        workers._dispatcher._crew.nursery._process.kill()
         future.result(timeout=30)
 
 
@@ -2506,7 +2521,7 @@ NO_WORKER = (
     *NO_WORKER,
 )
 def nursery_that_cannot_start():
-    through_a_worker(faults.double, 1, _dispatcher__Nursery=refuse)
+    through_a_worker(faults.double, 1, _crew__Nursery=refuse)
 
 
 @says(

@@ -102,8 +102,8 @@ def _remedy(
     if is_forward:
         return f"Mend `{name}`, or restrict its inputs with `torch.clamp`. See `exc.point`."
     return (
-        f"Give `bounds=` to `differentiable`, or let `{name}` raise `suture.errors.PointFailed` "
-        "there: then the default method takes the other side. See `exc.point`."
+        'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+        "without such points. See `exc.point`."
     )
 
 
