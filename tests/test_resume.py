@@ -1,4 +1,4 @@
-"""Training that is killed with SIGKILL and started again ends with the same weights, bit for bit."""
+"""Training that is killed by SIGKILL and started again ends with the same weights, bit for bit."""
 
 import os
 import subprocess
