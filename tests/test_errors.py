@@ -2538,7 +2538,8 @@ def fork_that_is_refused():
     TimedOut,
     "`wait` gave no result within 0.2 s.",
     "Its worker and all processes that it started were killed; other points are not affected.",
-    "Allow more seconds in `submit_within(seconds, ...)`, or make the function stop by itself.",
+    "Allow more seconds, in `timeout=` or `submit_within(seconds, ...)`, or make the function "
+    "stop by itself.",
 )
 def task_that_is_late():
     with Workers(1) as workers:
