@@ -1,4 +1,4 @@
-"""Ctrl-C in a long backward: it leaves at once, keeps what is finished, and leaves nobody behind."""
+"""Ctrl-C in a long backward: it leaves at once, keeps what is finished, leaves nobody behind."""
 
 import contextlib
 import json
