@@ -47,6 +47,7 @@ from suture import (
     stencils,
 )
 from suture._fingerprint import fingerprint
+from suture._lookup import RANDOM
 from suture._memo import Memo
 from suture._methods import Primal, Room
 from suture.errors import (
@@ -3040,7 +3041,7 @@ def too_many_points_that_fail():
 )
 def memo_of_a_random_function():
     with tempfile.TemporaryDirectory() as home, Memo(Path(home) / "memo.db") as memo:
-        memo.note_random(fingerprint(spring, "spring"))
+        memo.note(fingerprint(spring, "spring"), RANDOM)
         differentiable(spring, memo=memo)(wants(1.0))
 
 
