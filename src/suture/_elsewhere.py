@@ -49,9 +49,12 @@ class Elsewhere:
         self._attempts, self.frame, self._pool = attempts, attempts.frame, pool
         self._workers, self._left = _workers(pool), points
         self.width = self._workers or _UNKNOWN
-        self._invocation = Invocation(self.frame.box.fn, self.frame.box.name, self.frame.ambient)
+        self._invocation = Invocation(
+            self.frame.box.fn, self.frame.box.name, self.frame.ambient, pool
+        )
         self._done: queue.SimpleQueue[concurrent.futures.Future[Any]] = queue.SimpleQueue()
-        self._running: dict[concurrent.futures.Future[Any], list[Call]] = {}
+        # Of each future its calls, and where they went: a pool may have been made anew since.
+        self._running: dict[concurrent.futures.Future[Any], tuple[list[Call], Any]] = {}
         self._suspects: collections.deque[Call] = collections.deque()
 
     def run(self, calls: Iterator[Call]) -> None:
@@ -109,7 +112,7 @@ class Elsewhere:
                 raise _complaints.closed(self.frame, self._pool, error) from error
         if not hasattr(future, "add_done_callback"):
             raise _complaints.no_future(self.frame, self._pool, future)
-        self._running[future] = task
+        self._running[future] = task, self._pool
         self._left -= sum(len(call.points) for call in task)
         future.add_done_callback(self._done.put)
 
@@ -126,18 +129,19 @@ class Elsewhere:
         except queue.Empty:
             self._attempts.progress.advance(0)
             return
-        task = self._running.pop(future, None)
-        if task is not None:
-            self._settle(task, future)
+        if future in self._running:
+            self._settle(*self._running.pop(future), future)
 
-    def _settle(self, task: list[Call], future: concurrent.futures.Future[Any]) -> None:
+    def _settle(
+        self, task: list[Call], pool: Any, future: concurrent.futures.Future[Any]
+    ) -> None:
         """Take what came of a task."""
         try:
             answers: list[Answer] = future.result()
         except concurrent.futures.CancelledError as error:
             raise _complaints.canceled(self.frame) from error
         except concurrent.futures.BrokenExecutor as error:
-            self._suspect(task, error)
+            self._suspect(task, pool, error)
         except Exception as error:
             self._blame(task, error)
         else:
@@ -178,19 +182,18 @@ class Elsewhere:
         self._left += len(call.points)
         self._attempts.repeat(call)
 
-    def _suspect(self, task: list[Call], error: Exception) -> None:
+    def _suspect(self, task: list[Call], pool: Any, error: Exception) -> None:
         """Note that a task was lost with its pool."""
-        service = self._attempts.service
-        alone = len(task) == 1 and task[0].alone and not self._running
-        died = _complaints.died_with_pool(self.frame, self._pool)
+        service, is_first = self._attempts.service, pool is self._pool
+        died = _complaints.died_with_pool(self.frame, pool)
         died.__cause__ = error
-        if alone:
+        if len(task) == 1 and is_first and not self._running:  # nothing else ran there
             self._attempts.raised(task[0], died, 0.0, 0.0, "")
             return
         if not service.retries and self._attempts.forgiving != "all":
             raise died
-        if not self._renew():
-            raise _complaints.broken(self.frame, self._pool) from error
+        if is_first and not self._renew():
+            raise _complaints.broken(self.frame, pool) from error
         for call in task:
             call.alone = True
             self._left += len(call.points)
@@ -208,7 +211,7 @@ class Elsewhere:
         for future in list(self._running):
             future.cancel()
         self._attempts.forgiving = "all"
-        for future, task in list(self._running.items()):
+        for future, (task, _) in list(self._running.items()):
             if (keep or future.done()) and not future.cancelled():
                 try:
                     for call, answer in zip(task, future.result(), strict=True):
