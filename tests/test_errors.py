@@ -6,11 +6,13 @@ something to type. The last section checks that no message in the source is miss
 
 import ast
 import atexit
+import concurrent.futures
 import copy
 import dataclasses
 import functools
 import math
 import multiprocessing
+import os
 import pickle
 import signal
 import sqlite3
@@ -109,6 +111,15 @@ def fill(x):
     result = torch.empty(x.shape, dtype=torch.float64)
     result[:] = x.real
     return result
+
+
+class Strange(Exception):
+    def __init__(self, one, two):
+        super().__init__("no arguments of its own")
+
+
+def fail_strangely(x):
+    raise Strange(1, 2)
 
 
 class Cart:
@@ -1149,8 +1160,8 @@ def function_that_raises_in_the_forward_pass():
     EvaluationError,
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was x[0] decreased by 0.5.",
-    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
-    "there: then the default method takes the other side. See `exc.point`.",
+    'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+    "without such points. See `exc.point`.",
 )
 def function_that_raises_beside_the_point():
     f = differentiable(settle, method=FiniteDifference(stencils.BACKWARD, step=0.5), scale=1.0)
@@ -1162,8 +1173,8 @@ def function_that_raises_beside_the_point():
     "`settle` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was displaced in several "
     "inputs, x among them.",
-    "Give `bounds=` to `differentiable`, or let `settle` raise `suture.errors.PointFailed` "
-    "there: then the default method takes the other side. See `exc.point`.",
+    'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+    "without such points. See `exc.point`.",
 )
 def function_that_raises_along_random_directions():
     chosen = directions.Rademacher(1)
@@ -1176,8 +1187,8 @@ def function_that_raises_along_random_directions():
     "`simulate` raised ArithmeticError: no equilibrium",
     "A black box must return a result at every point; this one was load['mass'][1] decreased "
     "by 0.36.",
-    "Give `bounds=` to `differentiable`, or let `simulate` raise `suture.errors.PointFailed` "
-    "there: then the default method takes the other side. See `exc.point`.",
+    'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+    "without such points. See `exc.point`.",
 )
 def function_that_raises_at_an_argument_by_keyword():
     @differentiable(method=FiniteDifference(stencils.BACKWARD, step=0.5))
@@ -2151,9 +2162,9 @@ def points_that_need_two_arguments():
     PointFailed,
     "The black box says that a point failed: the mesh was torn.",
     "The value at x itself is needed, and one on some side of every input; a stencil that is "
-    "named needs all of its points.",
-    "Restrict the inputs with `torch.clamp`, give `bounds=` to `differentiable`, or use the "
-    "default method.",
+    "named needs all of its points, unless `on_failure=` says otherwise.",
+    'Restrict the inputs with `torch.clamp`, give `bounds=` or `on_failure="one_sided"` to '
+    "`differentiable`, or use the default method.",
 )
 def point_that_fails_in_the_forward_pass():
     differentiable(torn)(wants(2.0))
@@ -2645,6 +2656,288 @@ def no_workers():
 
 
 # ------------------------------------------------------------------------------------------------
+# What happens elsewhere
+# ------------------------------------------------------------------------------------------------
+
+
+class Fake:
+    """An executor that does what it is told to."""
+
+    def __init__(self, submit):
+        self.submit = submit
+
+
+def answers_with(error):
+    """Return a `submit` whose futures end with an error."""
+
+    def submit(*_):
+        future = concurrent.futures.Future()
+        future.set_exception(error)
+        return future
+
+    return submit
+
+
+def raises(error):
+    def submit(*_):
+        raise error
+
+    return submit
+
+
+def evaluated_by(executor, fn=spring, **options):
+    differentiable(fn, executor=executor, name=fn.__name__, **options)(wants(1.0))
+
+
+BROKEN = concurrent.futures.BrokenExecutor("a process ended")
+
+
+@says(
+    MethodError,
+    "`differentiable(executor=4)` is not possible.",
+    "An executor has a `submit`, or is a function without arguments that returns one.",
+    "Write `executor=suture.executors.Workers(2)`.",
+)
+def executor_that_is_a_number():
+    evaluated_by(4)
+
+
+@says(
+    MethodError,
+    "`differentiable(executor=<class 'NoneType'>)` is not possible.",
+    "It returned None, which has no `submit`.",
+    "Write `executor=suture.executors.Workers(2)`.",
+)
+def maker_that_makes_no_executor():
+    evaluated_by(type(None))
+
+
+@says(
+    MethodError,
+    "`differentiable(timeout=2)` cannot be kept without an executor.",
+    "In this process, nothing can stop a call that takes too long.",
+    "Write `executor=suture.executors.Workers()` with it, or leave out `timeout`.",
+)
+def timeout_in_this_process():
+    differentiable(spring, timeout=2)
+
+
+@says(
+    MethodError,
+    "`differentiable(timeout=2)` cannot be kept by a ThreadPoolExecutor.",
+    "A call that takes too long has to be stopped from outside, and threads and the workers of "
+    "others cannot be.",
+    "Use `executor=suture.executors.Workers()`, or leave out `timeout`.",
+)
+def timeout_with_threads():
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        differentiable(spring, executor=threads, timeout=2)
+
+
+@says(
+    MethodError,
+    "`differentiable(timeout=-1)` is not possible.",
+    "It is a positive number of seconds.",
+    "Write `timeout=60`.",
+)
+def timeout_that_is_negative():
+    differentiable(spring, timeout=-1)
+
+
+@says(
+    MethodError,
+    "`differentiable(retries=-1)` is not possible.",
+    "It is a number of attempts, 0 or more.",
+    "Write `retries=2`.",
+)
+def retries_below_zero():
+    differentiable(spring, retries=-1)
+
+
+@says(
+    MethodError,
+    "`differentiable(max_failed_fraction=25)` is not possible.",
+    "It is a part of 1.",
+    "Write `max_failed_fraction=0.25`.",
+)
+def fraction_in_percent():
+    differentiable(spring, max_failed_fraction=25)
+
+
+@says(
+    MethodError,
+    "`differentiable(on_failure='ignore')` is not possible.",
+    'It is one of "raise", "shrink", "one_sided", "skip".',
+    'Write `on_failure="one_sided"`.',
+)
+def policy_that_is_none():
+    differentiable(spring, on_failure="ignore")
+
+
+@says(
+    MethodError,
+    "`differentiable(memo='memo.db')` is not possible.",
+    "A memo is an object.",
+    'Write `memo=suture.Memo("memo.db")`.',
+)
+def memo_that_is_a_path():
+    differentiable(spring, memo="memo.db")
+
+
+@says(
+    MethodError,
+    "`differentiable(progress='bar')` is not possible.",
+    "It is yes, no or None.",
+    "Write `progress=False`.",
+)
+def progress_that_is_a_word():
+    differentiable(spring, progress="bar")
+
+
+@says(
+    WorkerDied,
+    "The executor of `spring`, a Fake, is broken: one of its workers died.",
+    "Such a pool loses all of its tasks with one worker.",
+    "Use `executor=suture.executors.Workers()`, or pass a function that makes the pool, "
+    "`executor=lambda: ProcessPoolExecutor(2)`: it is called again then.",
+)
+def executor_that_is_broken():
+    evaluated_by(Fake(raises(BROKEN)))
+
+
+@says(
+    WorkerDied,
+    "The executor of `spring`, a Fake, is broken: one of its workers died.",
+    "Such a pool loses all of its tasks with one worker.",
+    "Use `executor=suture.executors.Workers()`, or pass a function that makes the pool, "
+    "`executor=lambda: ProcessPoolExecutor(2)`: it is called again then.",
+)
+def executor_that_breaks_and_cannot_be_made_again():
+    evaluated_by(Fake(answers_with(BROKEN)), retries=1)
+
+
+@says(
+    WorkerDied,
+    "A worker that evaluated `spring` died, and a Fake with it.",
+    "A black box has to return or to raise; such a pool loses all of its tasks with one worker.",
+    "Use `executor=suture.executors.Workers()`, which loses nothing but the point, or `retries=1` "
+    "and a function that makes the pool, `executor=lambda: …`.",
+)
+def executor_that_breaks():
+    evaluated_by(Fake(answers_with(BROKEN)))
+
+
+@says(
+    MethodError,
+    "The executor of `spring`, a ThreadPoolExecutor, takes no calls: RuntimeError: cannot schedule "
+    "new futures after shutdown",
+    "Forward and backward need it; a pool ends with its `with` block.",
+    "Train inside of the block, or make the pool without one: `pool = Workers()`.",
+)
+def executor_that_is_shut_down():
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        pass
+    evaluated_by(threads)
+
+
+@says(
+    MethodError,
+    "The executor of `spring`, a Fake, returned an int.",
+    "Its `submit` has to return a future with the methods of `concurrent.futures.Future`.",
+    "Use `executors.dask(client)` for Dask, `executors.ray()` for Ray, or another executor.",
+)
+def executor_without_futures():
+    evaluated_by(Fake(lambda *_: 7))
+
+
+@says(
+    EvaluationError,
+    "An evaluation of `spring` was canceled.",
+    "Its executor was shut down, or somebody canceled its tasks, while a gradient waited.",
+    "Call `shutdown()` after the training.",
+)
+def evaluation_that_is_canceled():
+    evaluated_by(Fake(answers_with(concurrent.futures.CancelledError())))
+
+
+@says(
+    EvaluationError,
+    "`settle` raised ArithmeticError: no equilibrium",
+    "A black box must return a result at every point; this one was that of the forward pass.",
+    "Mend `settle`, or restrict its inputs with `torch.clamp`. See `exc.point`.",
+)
+def function_that_raises_in_a_worker():
+    with Workers(1) as workers:
+        differentiable(settle, executor=workers)(wants(-1.0))
+
+
+@says(
+    EvaluationError,
+    "`fail_strangely` raised Strange, which cannot be sent from a worker as it is.",
+    "An error travels as a pickle; the traceback above is that of the worker.",
+    "Raise an Exception in `fail_strangely` whose arguments are those of its `__init__`.",
+)
+def error_that_cannot_travel():
+    with Workers(1) as workers:
+        differentiable(fail_strangely, executor=workers)(wants(1.0))
+
+
+@says(
+    MethodError,
+    "`spring` or its arguments cannot be sent to a worker: ValueError: boom.",
+    "A process gets the function, what it closes over, and its arguments as a pickle.",
+    "Create such objects inside of the function, or use a `ThreadPoolExecutor`.",
+)
+def argument_that_cannot_travel():
+    with Workers(1) as workers:
+        f = differentiable(lambda x, _: x, executor=workers, name="spring")
+        f(torch.ones(2), faults.Refuses(pickled=faults.boom))
+
+
+@says(
+    MethodError,
+    f"An executor of process {os.getpid() + 1} was used in process {os.getpid()}.",
+    "After a fork, its workers still belong to the parent alone.",
+    "Pass a function that makes it, `executor=lambda: executors.Workers(2)`.",
+)
+def executor_of_a_parent():
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        f = differentiable(spring, executor=threads)
+        f._box.service.pool._pools = {os.getpid() + 1: threads}
+        f(wants(1.0))
+
+
+@says(
+    EvaluationError,
+    "2 of 4 points of a gradient of `half` failed, more than 25%.",
+    'With `on_failure="skip"` the others would have to stand for them.',
+    "Mend the cause (above), or allow more: `max_failed_fraction=0.5`.",
+)
+def too_many_points_that_fail():
+    def half(x):
+        if (x[:2] > 1.0).any():
+            raise ValueError("boom")
+        return x
+
+    differentiable(half, method=FORWARD, on_failure="skip")(
+        wants(1.0, 1.0, 1.0, 1.0)
+    ).sum().backward()
+
+
+@says(
+    MethodError,
+    "`spring` returned different values for the same arguments when `check` looked.",
+    "A memo would return the first draw for ever, and never another one.",
+    "Pass the seed to `spring` as an argument; or, if the first draw is what you want, "
+    "`Memo(path, allow_random=True)`.",
+)
+def memo_of_a_random_function():
+    with tempfile.TemporaryDirectory() as home, Memo(Path(home) / "memo.db") as memo:
+        memo.note_random(fingerprint(spring, "spring"))
+        differentiable(spring, memo=memo)(wants(1.0))
+
+
+# ------------------------------------------------------------------------------------------------
 # All messages are here, and each is what it should be
 # ------------------------------------------------------------------------------------------------
 
@@ -2703,7 +2996,7 @@ def calls_of(tree, names):
 def makers(trees):
     """Return the names that make errors: the classes, and functions that return what these make."""
     names: set[str] = set()
-    grown = set(KINDS)
+    grown = {*KINDS, "refusal"}
     while grown != names:
         names = set(grown)
         for tree in trees.values():

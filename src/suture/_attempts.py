@@ -150,7 +150,7 @@ class Attempts:
                 one = call.job.result_of(call.points, place_, result, call.stack)
                 call.job.take([p], lookup.keep(key, one), "none")
 
-    def raised(self, call: Call, error: Exception, when: float, seconds: float, where: str) -> None:
+    def erred(self, call: Call, error: Exception, when: float, seconds: float, where: str) -> None:
         """Try a call again that raised, or let its points fail.
 
         Raises:

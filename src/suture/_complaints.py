@@ -102,8 +102,8 @@ def _remedy(
     if is_forward:
         return f"Mend `{name}`, or restrict its inputs with `torch.clamp`. See `exc.point`."
     return (
-        f"Give `bounds=` to `differentiable`, or let `{name}` raise `suture.errors.PointFailed` "
-        "there: then the default method takes the other side. See `exc.point`."
+        'Give `bounds=` to `differentiable`, or `on_failure="one_sided"`: then the gradient does '
+        "without such points. See `exc.point`."
     )
 
 
@@ -156,7 +156,7 @@ def both_sides(frame: Frame, place: str, row: int, cause: Exception | None) -> B
     )
 
 
-def broken(frame: Frame, pool: object) -> WorkerDied:
+def pool_broken(frame: Frame, pool: object) -> WorkerDied:
     """Complain that an executor has broken, and nothing makes it anew."""
     return WorkerDied(
         f"The executor of `{frame.box.name}`, {_kind(pool)}, is broken: one of its workers died.",
@@ -177,12 +177,12 @@ def died_with_pool(frame: Frame, pool: object) -> WorkerDied:
     )
 
 
-def closed(frame: Frame, pool: object, error: Exception) -> MethodError:
+def pool_closed(frame: Frame, pool: object, error: Exception) -> MethodError:
     """Complain that an executor takes no more calls."""
     return MethodError(
         f"The executor of `{frame.box.name}`, {_kind(pool)}, takes no calls: {summary(error)}",
         "Forward and backward need it; a pool ends with its `with` block.",
-        "Train inside of the block, or make the pool without one.",
+        "Train inside of the block, or make the pool without one: `pool = Workers()`.",
     )
 
 
@@ -200,7 +200,7 @@ def canceled(frame: Frame) -> EvaluationError:
     return EvaluationError(
         f"An evaluation of `{frame.box.name}` was canceled.",
         "Its executor was shut down, or somebody canceled its tasks, while a gradient waited.",
-        "Shut the executor down after the training.",
+        "Call `shutdown()` after the training.",
     )
 
 
@@ -211,7 +211,7 @@ def too_many(frame: Frame, failed: int, points: int) -> EvaluationError:
         f"{failed} of {points} points of a gradient of `{frame.box.name}` failed, more than "
         f"{service.max_failed_fraction:.0%}.",
         f'With `on_failure="{service.on_failure}"` the others would have to stand for them.',
-        "Mend the first cause (above), or allow more: `max_failed_fraction=0.5`.",
+        "Mend the cause (above), or allow more: `max_failed_fraction=0.5`.",
     )
 
 

@@ -249,6 +249,7 @@ class Site:
                 size=size,
                 tuning=self.tuning,
                 replay=None if self.replay is None else self.replay[s],
+                on_failure=self.frame.box.service.on_failure,
             )
             for s in range(self.samples)
         ]

@@ -107,9 +107,9 @@ class Elsewhere:
                 break
             except concurrent.futures.BrokenExecutor as error:
                 if attempt == 2 or not self._renew():
-                    raise _complaints.broken(self.frame, self._pool) from error
+                    raise _complaints.pool_broken(self.frame, self._pool) from error
             except RuntimeError as error:
-                raise _complaints.closed(self.frame, self._pool, error) from error
+                raise _complaints.pool_closed(self.frame, self._pool, error) from error
         if not hasattr(future, "add_done_callback"):
             raise _complaints.no_future(self.frame, self._pool, future)
         self._running[future] = task, self._pool
@@ -160,7 +160,7 @@ class Elsewhere:
         error: Any = answer.error
         if isinstance(error, Sent):
             error = raised(self.frame.box.name, *error)
-        self._attempts.raised(call, error, *when)
+        self._attempts.erred(call, error, *when)
 
     def _blame(self, task: list[Call], error: Exception) -> None:
         """Find the call for which a task has no answer."""
@@ -169,7 +169,7 @@ class Elsewhere:
         to_blame = getattr(error, "note", None) if len(task) > 1 else 0
         for i, call in enumerate(task):
             if i == to_blame:
-                self._attempts.raised(call, error, 0.0, 0.0, "")
+                self._attempts.erred(call, error, 0.0, 0.0, "")
             else:
                 if to_blame is not None and i < to_blame:
                     # It was evaluated, and its answer is lost.
@@ -188,12 +188,12 @@ class Elsewhere:
         died = _complaints.died_with_pool(self.frame, pool)
         died.__cause__ = error
         if len(task) == 1 and is_first and not self._running:  # nothing else ran there
-            self._attempts.raised(task[0], died, 0.0, 0.0, "")
+            self._attempts.erred(task[0], died, 0.0, 0.0, "")
             return
         if not service.retries and self._attempts.forgiving != "all":
             raise died
         if is_first and not self._renew():
-            raise _complaints.broken(self.frame, pool) from error
+            raise _complaints.pool_broken(self.frame, pool) from error
         for call in task:
             call.alone = True
             self._left += len(call.points)

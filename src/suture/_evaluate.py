@@ -107,7 +107,7 @@ class Pipeline:
                 try:
                     result = fn(*args, **kwargs)
                 except Exception as error:
-                    attempts.raised(call, error, when, clock() - start, where)
+                    attempts.erred(call, error, when, clock() - start, where)
                 except BaseException:
                     attempts.tally.evaluations += len(call.points)
                     raise

@@ -24,6 +24,7 @@ _COUNTS = (
     "retried",
     "central",
     "one_sided",
+    "shrunk",
     "bounded",
     "projected",
 )
@@ -42,7 +43,9 @@ class LastGradient:
         skipped: samples, or rows of a batch, whose gradient is zero because a point failed.
         retried: inputs whose differences had to be longer or shorter.
         central: inputs differenced centrally, because one side would have been worse than `rtol`.
-        one_sided: inputs whose other side failed.
+        one_sided: inputs (random directions, where there are such) that were differenced without
+            points at which the function failed: mostly those on one side.
+        shrunk: inputs whose step was halved, because the function failed farther out.
         bounded: inputs whose step was turned or shortened by a bound.
         projected: numbers that were outside of their bounds by rounding.
         calibrated: why the function was calibrated, empty if it was not.
@@ -57,6 +60,7 @@ class LastGradient:
     retried: int
     central: int
     one_sided: int
+    shrunk: int
     bounded: int
     projected: int
     calibrated: str
@@ -139,6 +143,7 @@ class Memory:
             remarks.retried,
             remarks.central,
             remarks.one_sided,
+            remarks.shrunk,
             remarks.bounded,
             projected,
             remarks.calibrated,

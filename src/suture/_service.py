@@ -11,8 +11,11 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from suture._memo import Memo
+from suture._results import article
 from suture._types import OnFailure
-from suture.errors import MethodError, refusal
+from suture.errors import MethodError, refusal, shown
+
+_WORKERS = "executor=suture.executors.Workers(2)"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,6 +69,9 @@ class Pool:
         Raises:
             MethodError: if it is neither, or cannot stop a call that takes too long.
         """
+        if not hasattr(given, "submit") and not callable(given):
+            why = "An executor has a `submit`, or is a function without arguments that returns one"
+            raise refusal("executor", given, why, _WORKERS)
         self._make: Callable[[], Any] | None = None if hasattr(given, "submit") else given
         self._pools: dict[int, Any] = {} if self._make else {os.getpid(): given}
         self._lock = threading.Lock()
@@ -97,9 +103,8 @@ class Pool:
                     )
                 pool = self._pools[me] = self._make()
                 if not hasattr(pool, "submit"):
-                    raise refusal(
-                        "executor", self._make, "It returned no executor", "executor=Workers()"
-                    )
+                    why = f"It returned {shown(pool)}, which has no `submit`"
+                    raise refusal("executor", self._make, why, _WORKERS)
                 _check_deadline(pool, self._timeout)
         return pool
 
@@ -125,7 +130,8 @@ class Pool:
 def _check_deadline(executor: Any, timeout: float | None) -> None:
     if timeout is not None and not hasattr(executor, "submit_within"):
         raise MethodError(
-            f"`differentiable(timeout={timeout!r})` cannot be kept by {type(executor).__name__}.",
+            f"`differentiable(timeout={timeout!r})` cannot be kept by "
+            f"{article(type(executor).__name__)}.",
             "A call that takes too long has to be stopped from outside, and threads and the "
             "workers of others cannot be.",
             "Use `executor=suture.executors.Workers()`, or leave out `timeout`.",

@@ -17,11 +17,11 @@ Interface: TypeAlias = Literal["torch", "numpy"]
 Draw: TypeAlias = Callable[[], np.random.Generator]
 """Makes the generator of a node. Every call returns it at its start, so draws can be repeated."""
 
+OnFailure: TypeAlias = Literal["raise", "shrink", "one_sided", "skip"]
+"""What happens where f fails at a displaced point."""
+
 Round: TypeAlias = Callable[[Array | None, Array | None], tuple[Array | None, Array | None]]
 """Rounds (rows, shared) to the precision that the black box receives."""
 
 Stack: TypeAlias = Literal["none", "points", "rows"]
 """How points share a call: each its own, on a new leading axis, or along the batch."""
-
-OnFailure: TypeAlias = Literal["raise", "shrink", "one_sided", "skip"]
-"""What a gradient does about points that failed."""

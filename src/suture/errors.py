@@ -81,7 +81,9 @@ class PointFailed(EvaluationError):
     """The black box says that a point is bad: a solver did not converge, a mesh was torn.
 
     Raise it inside of the black box. The default method then looks at the other side of x, as it
-    does for NaN; any other exception ends the gradient.
+    does for NaN, and a stencil that is named does what `on_failure=` says: with "shrink" it halves
+    the displacement, with "one_sided" it does without the point. Any other exception ends the
+    gradient.
 
     Args:
         reason: what a person should read.
@@ -101,9 +103,9 @@ class PointFailed(EvaluationError):
         super().__init__(
             f"The black box says that a point failed: {reason.rstrip('.')}.",
             "The value at x itself is needed, and one on some side of every input; a stencil that "
-            "is named needs all of its points.",
-            "Restrict the inputs with `torch.clamp`, give `bounds=` to `differentiable`, or use "
-            "the default method.",
+            "is named needs all of its points, unless `on_failure=` says otherwise.",
+            'Restrict the inputs with `torch.clamp`, give `bounds=` or `on_failure="one_sided"` to '
+            "`differentiable`, or use the default method.",
         )
 
 

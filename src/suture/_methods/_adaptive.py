@@ -30,7 +30,7 @@ from suture._methods._displace import (
 from suture._methods._lines import Lines
 from suture._methods._search import ARM, ROUNDS, extrapolated, searched
 from suture._stencil import richardson
-from suture._types import Array, Draw
+from suture._types import Array, Draw, OnFailure
 from suture.directions import AbstractDirections, Coordinate
 from suture.errors import MethodError, shown
 
@@ -49,7 +49,8 @@ class AdaptiveDifference(AbstractMethod):
     The arms start long, at 0.29 of the scale of an input, and an input stops when its best entry
     has an estimated error below `rtol` of its slope, or when shorter arms only bring noise. So
     the noise of f need not be known. An input with a side on which f fails (NaN, an exception,
-    a bound) is differenced on the other side alone.
+    a bound) is differenced on the other side alone, and with shorter arms where both fail: that is
+    its answer whatever `on_failure=` says.
 
     A smooth function in double precision takes 6 to 12 evaluations per input, a linear one 4.
 
@@ -103,8 +104,8 @@ class AdaptiveDifference(AbstractMethod):
         """Return the step between two linearizations with fixed arms."""
         return _steps.second_order(_FIXED, noise, None).outer
 
-    def answers_failures(self, on_failure: str) -> bool:
-        """True: the other side, or a shorter arm."""
+    def answers_failures(self, on_failure: OnFailure) -> bool:
+        """True, whatever the policy: the other side, or a shorter arm."""
         return True
 
     def transposes_by_difference(self) -> bool:

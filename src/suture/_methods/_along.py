@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 
 import numpy as np
 
+from suture._methods._answers import AbstractLines, Answer, Reply, answered, has_failed
 from suture._methods._arms import distinct, fitted, slope_of
-from suture._methods._base import NoFiniteValue, Points, Primal, Room
+from suture._methods._base import NoFiniteValue, Points, Primal, Remarks, Room
 from suture._methods._displace import (
     along,
     combine,
@@ -35,11 +37,9 @@ def tangent_slopes(
     # Where a shared input moves, all rows have the same alpha.
     moves = alpha[:, :, None] * rows, alpha[:, :1] * shared
     if primal.room is not None:
-        slopes = yield from bounded_slopes(primal, rule, units, *moves)
+        slopes = yield from bounded_slopes(primal, rule, units, *moves, Remarks())
     else:
         slopes = yield from _slopes(primal, rule, units, *moves)
-        if not np.isfinite(slopes).all():
-            yield from mirrored(primal, rule, units, moves, slopes)
     slopes /= alpha[:, :, None]
     return slopes
 
@@ -49,26 +49,15 @@ def _slopes(
 ) -> Generator[Points, Array, Array]:
     points = rounded(_points(primal, rule.moved_nodes, rows, shared), primal)
     taken = fraction_taken(rule, points, primal, (rows, shared), units)
-    slopes = combine(rule, (yield points), primal.value)
+    values = yield points
+    answer = None
+    if has_failed(primal, rule, values):
+        answer = yield from MoveLines(primal, units, rows, shared).answered(rule, values)
+    slopes = combine(rule, values, primal.value)
     slopes /= taken[:, :, None]
+    if answer is not None:
+        answer.put(slopes, Remarks())
     return slopes
-
-
-def mirrored(
-    primal: Primal,
-    rule: Stencil,
-    units: tuple[Array, Array],
-    moves: tuple[Array, Array],
-    slopes: Array,
-) -> Generator[Points, Array, None]:
-    """Replace slopes that are not finite by those in the opposite direction."""
-    bad = ~np.all(np.isfinite(slopes), axis=-1)  # (T, R)
-    again = np.flatnonzero(bad.any(axis=1))
-    back = yield from _slopes(primal, rule, units, -moves[0][again], -moves[1][again])
-    slopes[again] = np.where(bad[again][:, :, None], -back, slopes[again])
-    if not np.isfinite(slopes).all():
-        row = int(np.argwhere(~np.isfinite(slopes))[0][1])
-        raise NoFiniteValue(None, row, float(np.abs(moves[0]).max(initial=0.0)))
 
 
 def _points(primal: Primal, nodes: Array, rows: Array, shared: Array) -> Points:
@@ -79,7 +68,12 @@ def _points(primal: Primal, nodes: Array, rows: Array, shared: Array) -> Points:
 
 
 def bounded_slopes(
-    primal: Primal, rule: Stencil, units: tuple[Array, Array], rows: Array, shared: Array
+    primal: Primal,
+    rule: Stencil,
+    units: tuple[Array, Array],
+    rows: Array,
+    shared: Array,
+    remarks: Remarks,
 ) -> Generator[Points, Array, Array]:
     """Return slopes per move, (K, R, O), of moves (K, R, d), (K, p), within the bounds.
 
@@ -107,10 +101,12 @@ def bounded_slopes(
     slopes = np.zeros((len(rows), len(primal.rows), primal.outputs))
     free = np.flatnonzero(~blocked.all(axis=1))
     if len(free):
-        slopes[free] = yield from _placed(primal, rows[free], shared[free], places[free])
+        lines = MoveLines(primal, units, rows[free], shared[free])
+        slopes[free] = yield from _placed(lines, places[free], remarks)
     stuck = np.flatnonzero(blocked.any(axis=1))
     if len(stuck):
-        halves = yield from _in_parts(primal, room, nodes, rows[stuck], shared[stuck])
+        lines = MoveLines(primal, units, rows[stuck], shared[stuck])
+        halves = yield from _in_parts(lines, room, nodes, remarks)
         slopes[stuck] = np.where(blocked[stuck][:, :, None], halves, slopes[stuck])
     return slopes
 
@@ -133,60 +129,109 @@ def _times(moves: Array, down: Array, up: Array) -> Array:
     return times
 
 
-def _placed(
-    primal: Primal, rows: Array, shared: Array, places: Array
-) -> Generator[Points, Array, Array]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class MoveLines(AbstractLines):
+    """K moves, and places along them: how many times each is taken.
+
+    Attributes:
+        primal: x.
+        units: what a step displaces, (R, d) and (p,).
+        rows: (K, R, d) moves.
+        shared: (K, p).
+    """
+
+    primal: Primal
+    units: tuple[Array, Array]
+    rows: Array
+    shared: Array
+
+    def ask(self, lines: Array, moves: Array) -> Reply:
+        """Take moves to one place each."""
+        chosen = dataclasses.replace(self, rows=self.rows[lines], shared=self.shared[lines])
+        points, taken = chosen.placed(moves[:, None])
+        return (yield points), taken[:, 0]
+
+    def are_joined(self) -> Array:
+        """Where a shared input moves, all rows go with it."""
+        joined: Array = np.any(self.shared != 0, axis=-1)
+        return joined
+
+    def room(self) -> tuple[Array, Array] | None:
+        """Return how many times each move fits in, backward and forward."""
+        room = self.primal.room
+        if room is None:
+            return None
+        return reach_of(room, -self.rows, -self.shared), reach_of(room, self.rows, self.shared)
+
+    def lost(self, line: int, row: int, reach: float) -> NoFiniteValue:
+        """No input is to blame."""
+        return NoFiniteValue(None, row, reach * float(np.abs(self.rows).max(initial=0.0)))
+
+    def placed(self, places: Array) -> tuple[Points, Array]:
+        """Return the points at places (K, s, R), and the places after rounding."""
+        primal = self.primal
+        points = Points(
+            (primal.rows + places[..., None] * self.rows[:, None]).reshape(-1, *primal.rows.shape)
+            if self.rows.size
+            else None,
+            (primal.shared + places[:, :, :1] * self.shared[:, None]).reshape(
+                -1, len(primal.shared)
+            )
+            if np.any(self.shared)
+            else None,
+        )
+        points = rounded(points, primal)
+        return points, self._taken(points, places)
+
+    def _taken(self, points: Points, places: Array) -> Array:
+        """Return the displacements projected on the moves, with lengths in units of the step."""
+        whole, part = np.zeros(places.shape), np.zeros(places.shape)
+        for at, base, move, unit in (
+            (points.rows, self.primal.rows, self.rows[:, None], self.units[0]),
+            (points.shared, self.primal.shared, self.shared[:, None, None], self.units[1]),
+        ):
+            if at is None:
+                continue
+            moved = at.reshape(*places.shape[:2], -1, base.shape[-1]) - base
+            moved = np.where(np.isfinite(base), moved, places[..., None] * move)
+            weight = move / unit**2
+            part = part + np.sum(moved * weight, axis=-1)
+            whole = whole + np.sum(move * weight, axis=-1)
+        taken: Array = np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), 0.0)
+        return taken
+
+    def answered(self, rule: Stencil, values: Array) -> Generator[Points, Array, Answer]:
+        """Find slopes where points failed, at the nodes of a stencil and without bounds."""
+        shape = (len(self.rows), len(rule.moved_nodes), len(self.primal.rows))
+        places = np.broadcast_to(rule.moved_nodes[:, None], shape)
+        taken = self.placed(places)[1]
+        split = values.reshape(*shape, -1)
+        primal = self.primal
+        return (yield from answered(self, places, taken, split, primal.value, primal.on_failure))
+
+
+def _placed(lines: MoveLines, places: Array, remarks: Remarks) -> Generator[Points, Array, Array]:
     """Return the slopes of moves whose nodes stand at `places`, (K, s, R)."""
-    points = rounded(
-        Points(
-            (primal.rows + places[..., None] * rows[:, None]).reshape(-1, *primal.rows.shape)
-            if rows.size
-            else None,
-            (primal.shared + places[:, :, :1] * shared[:, None]).reshape(-1, len(primal.shared))
-            if np.any(shared)
-            else None,
-        ),
-        primal,
-    )
-    taken = _places_taken(primal, points, rows, shared, places)
+    primal = lines.primal
+    points, taken = lines.placed(places)
     values = yield points
-    values = values.reshape((len(rows), -1, *values.shape[1:]))
+    values = values.reshape((*places.shape[:2], *values.shape[1:]))
     assert primal.value is not None
-    usable = distinct(taken) & np.isfinite(values).all(axis=-1)
-    lost = ~usable.any(axis=1) & (taken != 0).any(axis=1)
-    if lost.any():
-        raise NoFiniteValue(None, int(np.argwhere(lost)[0][1]), float(np.abs(rows).max(initial=0)))
-    return slope_of(values, primal.value, taken, usable)
-
-
-def _places_taken(
-    primal: Primal, points: Points, rows: Array, shared: Array, places: Array
-) -> Array:
-    """Return the places after rounding: displacements projected on the moves, (K, s, R)."""
-    whole, part = np.zeros(places.shape), np.zeros(places.shape)
-    for at, base, move in (
-        (points.rows, primal.rows, rows[:, None]),
-        (points.shared, primal.shared, shared[:, None, None]),
-    ):
-        if at is None:
-            continue
-        moved = at.reshape(*places.shape[:2], -1, base.shape[-1]) - base
-        moved = np.where(np.isfinite(base), moved, places[..., None] * move)
-        # Each input counts in units of its own move.
-        weight = np.where(move == 0, 0.0, 1 / np.where(move == 0, 1.0, move))
-        part = part + np.sum(moved * weight, axis=-1)
-        whole = whole + np.sum(move != 0, axis=-1)
-    taken: Array = np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), 0.0)
-    return taken
+    slopes = slope_of(values, primal.value, taken, distinct(taken))
+    if not np.isfinite(values).all() and primal.derivative == 1:
+        answer = yield from answered(lines, places, taken, values, primal.value, primal.on_failure)
+        answer.put(slopes, remarks)
+    return slopes
 
 
 def _in_parts(
-    primal: Primal, room: Room, nodes: Array, rows: Array, shared: Array
+    lines: MoveLines, room: Room, nodes: Array, remarks: Remarks
 ) -> Generator[Points, Array, Array]:
     """Take moves in parts, each with the inputs that can go the same way about as far.
 
     Each has as many nodes as wanted, evenly on its side, so that the order is the same.
     """
+    primal, rows, shared = lines.primal, lines.rows, lines.shared
     both_sides = nodes.min() < 0 < nodes.max()
     most = np.abs(nodes).max() * (2 if both_sides else 1)
     evenly = np.arange(1, len(nodes) + 1)[:, None] / len(nodes)
@@ -214,7 +259,8 @@ def _in_parts(
             part = np.where(taken[0], rows, 0.0)[some], np.where(taken[1], shared, 0.0)[some]
             reach = np.minimum(reach_of(room, sign * part[0], sign * part[1]), most)
             places = sign * reach[:, None, :] * evenly
-            total[some] += yield from _placed(primal, *part, places)
+            along_part = dataclasses.replace(lines, rows=part[0], shared=part[1])
+            total[some] += yield from _placed(along_part, places, remarks)
             left = [whole & ~done for whole, done in zip(left, taken, strict=True)]
     return total
 

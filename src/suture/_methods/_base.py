@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from suture._tuning import Tuning
-from suture._types import Array, Draw, Round
+from suture._types import Array, Draw, OnFailure, Round
 from suture.directions import AbstractDirections
 
 
@@ -78,6 +78,8 @@ class Primal:
             is known from then on here.
         replay: (n,) the arms of the central differences that this node took before, None if it
             took none; a method that chooses arms writes them here.
+        on_failure: what to do about points that failed, whose values are NaN: in a row, or in
+            all of them.
     """
 
     rows: Array
@@ -96,6 +98,7 @@ class Primal:
     size: float | None = None
     tuning: Tuning | None = None
     replay: Array | None = None
+    on_failure: OnFailure = "raise"
 
     @property
     def columns(self) -> int:
@@ -158,7 +161,7 @@ Pushforward: TypeAlias = Generator[Points, Array, Array]
 
 
 class NoFiniteValue(Exception):
-    """f has no finite value on either side of an input; whoever knows its name says so.
+    """f has no finite value at any point beside x of an input; whoever knows its name says so.
 
     Attributes:
         column: the number of the input, 0 ≤ column < n, None along a direction.
@@ -174,13 +177,15 @@ class NoFiniteValue(Exception):
 
 @dataclasses.dataclass(slots=True)
 class Remarks:
-    """What a method did besides the ordinary, counted in inputs.
+    """What a method did besides the ordinary, counted in inputs (in directions, if random).
 
     Attributes:
         retried: whose arms had to be longer or shorter.
         central: that were differenced centrally because one side would have been worse than
             asked for.
-        one_sided: whose other side failed.
+        one_sided: differenced without some of their points, because these failed: mostly those
+            on one side.
+        shrunk: whose step was halved on a side, because f failed farther out.
         bounded: whose step was turned or shortened by a bound.
         calibrated: why f was calibrated, empty if it was not.
         is_flat: whether f did not change at all, however far the inputs went.
@@ -189,6 +194,7 @@ class Remarks:
     retried: int = 0
     central: int = 0
     one_sided: int = 0
+    shrunk: int = 0
     bounded: int = 0
     calibrated: str = ""
     is_flat: bool = False
@@ -199,6 +205,7 @@ class Remarks:
             self.retried + other.retried,
             self.central + other.central,
             self.one_sided + other.one_sided,
+            self.shrunk + other.shrunk,
             self.bounded + other.bounded,
             self.calibrated or other.calibrated,
             self.is_flat or other.is_flat,
@@ -319,8 +326,11 @@ class AbstractMethod(abc.ABC):
         """Return the noise that the user states, 0 where nothing is stated."""
 
     @abc.abstractmethod
-    def answers_failures(self, on_failure: str) -> bool:
-        """Whether it yields another point where one failed: a failed row of values is NaN then."""
+    def answers_failures(self, on_failure: OnFailure) -> bool:
+        """Whether it yields another point where one failed: a failed row of values is NaN then.
+
+        A method that does not must not be sent NaN.
+        """
 
     @abc.abstractmethod
     def transposes_by_difference(self) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Generator
 
 import numpy as np
 
-from suture._methods._along import bounded_slopes, mirrored
+from suture._methods._along import MoveLines, bounded_slopes
+from suture._methods._answers import Answer, ColumnLines, answered, has_failed
 from suture._methods._arms import are_free, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
@@ -42,28 +43,18 @@ def by_column(
     remarks = Remarks()
     for block in blocks(columns, primal, len(rule.moved_nodes)):
         room = None if rule.is_complex else room_of(primal, block)
+        own = own_columns(primal, block, *units)
+        error = None
         if rule.absolute:
             slopes = yield from _shifted(primal, rule, block, room)
-            errors.append(None)
         elif room is None:
-            points, taken = displace(primal, rule, block, *units)
-            values = yield points
-            share = own_columns(primal, block, *units) / taken
-            errors.append(_embedded_error(rule, values, primal.value, share))
-            slopes = combine(rule, values, primal.value)
-            slopes /= taken[:, :, None]
-            if primal.room is not None:  # an imaginary part has room everywhere
-                slopes[~_has_room(primal, block)] = 0.0
+            slopes, error = yield from _as_named(primal, rule, block, units, own, remarks)
         else:
-            moves, odd = fitted(rule.moved_nodes, own_columns(primal, block, *units), room)
+            moves, odd = fitted(rule.moved_nodes, own, room)
             remarks.bounded += int(odd.any(axis=1).sum())
-            points, displaced = column_points(primal, block, moves)
-            values = yield points
-            values = values.reshape((len(block), -1, *values.shape[1:]))
-            assert primal.value is not None  # near bounds every formula has f(x) as a node
-            slopes = slope_of(values, primal.value, displaced, distinct(displaced))
-            errors.append(None)
-        norms.append(norms_of(slopes, own_columns(primal, block, *units)))
+            slopes = yield from _as_fitted(primal, block, moves, remarks)
+        errors.append(error)
+        norms.append(norms_of(slopes, own))
         kept.append(keep(slopes))
     known = [error for error in errors if error is not None]
     return Linearization(
@@ -76,6 +67,59 @@ def by_column(
         norms=_filled(norms, columns, primal),
         remarks=remarks,
     )
+
+
+def _as_named(
+    primal: Primal,
+    rule: Stencil,
+    block: Array,
+    units: tuple[Array, Array],
+    own: Array,
+    remarks: Remarks,
+) -> Generator[Points, Array, tuple[Array, Array | None]]:
+    """Return slopes by the nodes of a stencil, and their errors where it tells them.
+
+    `own` (K, R or 1) is the unit of each input of the block.
+    """
+    points, taken = displace(primal, rule, block, *units)
+    values = yield points
+    answer = None
+    if has_failed(primal, rule, values):
+        moves = rule.moved_nodes[:, None] * own[:, None]
+        nodes = values.reshape((len(block), -1, *values.shape[1:]))
+        answer = yield from _answered(primal, block, moves, nodes)
+    error = _embedded_error(rule, values, primal.value, own / taken)
+    slopes = combine(rule, values, primal.value)
+    slopes /= taken[:, :, None]
+    if answer is not None:
+        answer.put(slopes, remarks)
+        error = None  # that of fewer or unequal arms is not known
+    if primal.room is not None:  # an imaginary part has room everywhere
+        slopes[~_has_room(primal, block)] = 0.0
+    return slopes, error
+
+
+def _as_fitted(
+    primal: Primal, block: Array, moves: Array, remarks: Remarks
+) -> Generator[Points, Array, Array]:
+    """Return slopes by nodes at `moves` (K, s, R) that fit between bounds."""
+    points, displaced = column_points(primal, block, moves)
+    values = yield points
+    values = values.reshape((len(block), -1, *values.shape[1:]))
+    assert primal.value is not None  # near bounds every formula has f(x) as a node
+    slopes = slope_of(values, primal.value, displaced, distinct(displaced))
+    if not np.isfinite(values).all() and primal.derivative == 1:
+        answer = yield from _answered(primal, block, moves, values)
+        answer.put(slopes, remarks)
+    return slopes
+
+
+def _answered(
+    primal: Primal, block: Array, moves: Array, values: Array
+) -> Generator[Points, Array, Answer]:
+    taken = column_points(primal, block, moves)[1]
+    lines = ColumnLines(primal, block)
+    return (yield from answered(lines, moves, taken, values, primal.value, primal.on_failure))
 
 
 def _shifted(
@@ -105,16 +149,14 @@ def by_direction(
     d = primal.rows.shape[1]
     seeds, around = _without_fixed(primal, seeds, units)
     kept, taken_seeds = [], []
+    remarks = Remarks()
     for block in blocks(seeds, primal, len(rule.moved_nodes)):
+        moves = block[:, None, :d] * units[0], block[:, d:] * units[1]
         if primal.room is None:
-            points, taken = displace(primal, rule, block, *units)
-            slopes = combine(rule, (yield points), primal.value)
-            if not np.isfinite(slopes).all():
-                moves = block[:, None, :d] * units[0], block[:, d:] * units[1]
-                yield from mirrored(primal, rule, units, moves, slopes)
+            slopes, taken = yield from _along_seeds(primal, rule, block, units, moves, remarks)
         else:
-            rows, shared = block[:, None, :d] * units[0], block[:, d:] * units[1]
-            slopes, taken = (yield from bounded_slopes(primal, rule, units, rows, shared)), block
+            slopes = yield from bounded_slopes(primal, rule, units, *moves, remarks)
+            taken = block
         kept.append(keep(slopes))
         taken_seeds.append(taken)
     return Linearization(
@@ -123,7 +165,30 @@ def by_direction(
         joined(kept),
         *around,
         relative_sampling=directions.relative_error(primal.columns),
+        remarks=remarks,
     )
+
+
+def _along_seeds(
+    primal: Primal,
+    rule: Stencil,
+    seeds: Array,
+    units: tuple[Array, Array],
+    moves: tuple[Array, Array],
+    remarks: Remarks,
+) -> Generator[Points, Array, tuple[Array, Array]]:
+    """Return slopes along seeds (K, n), and the seeds that were taken."""
+    points, taken = displace(primal, rule, seeds, *units)
+    values = yield points
+    answer = None
+    if has_failed(primal, rule, values):
+        answer = yield from MoveLines(primal, units, *moves).answered(rule, values)
+    slopes = combine(rule, values, primal.value)
+    if answer is not None:
+        answer.put(slopes, remarks)
+        # Its rounding is in the slopes already, which are along the seeds as they were drawn.
+        taken[answer.lines] = seeds[answer.lines]
+    return slopes, taken
 
 
 def _has_room(primal: Primal, block: Array) -> Array:

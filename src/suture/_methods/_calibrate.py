@@ -169,7 +169,8 @@ class _Passes:
         slopes = slope_of(values, primal.value, taken, usable)
         units = own_columns(primal, block, primal.scale_rows, primal.scale_shared)
         curvatures = curvature_of(values, primal.value, taken / units[:, None], usable)
-        self._store(block, ~bad, slopes, curvatures, units)
+        alone = np.any((count == 1) & apart.all(axis=1), axis=1)
+        self._store(block, ~bad, slopes, curvatures, units, alone)
         self.side[block] = np.where(single, np.where(usable[:, 0], 1, -1), self.side[block])
         if self.judged:
             self._notice_grid(values, usable)
@@ -207,7 +208,13 @@ class _Passes:
         return np.where(fits[:, None], moves, both)
 
     def _store(
-        self, block: Array, fine: Array, slopes: Array, curvatures: Array, units: Array
+        self,
+        block: Array,
+        fine: Array,
+        slopes: Array,
+        curvatures: Array,
+        units: Array,
+        alone: Array,
     ) -> None:
         kept = self.keep(slopes)
         if self.kept is None:
@@ -221,6 +228,9 @@ class _Passes:
             self.noise = self.noise._replace(size=size / float(np.sqrt(len(self.primal.rows))))
         whole = self.noise.size * float(np.sqrt(len(self.primal.rows)))
         error = central_error(arms, self.level, norms, seen, whole)
+        # One node has an error of first order: of a function that bends by itself over its scale.
+        bend = arms * np.fmax(seen, norms) / 2
+        error = np.where(alone, np.hypot(bend, np.sqrt(2) * self.level / arms), error)
         for every, part in ((self.norms, norms), (self.curvature, seen), (self.error, error)):
             every[chosen] = part[fine]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from suture._methods._base import AbstractMethod, Contract, Estimate, Primal, Pushforward
 from suture._methods._finite_difference import FiniteDifference
-from suture._types import Array, Draw
+from suture._types import Array, Draw, OnFailure
 from suture.errors import MethodError, shown
 
 
@@ -82,7 +82,7 @@ class CustomVJP(AbstractMethod):
         """Return 0: nothing is stated."""
         return 0.0
 
-    def answers_failures(self, on_failure: str) -> bool:
+    def answers_failures(self, on_failure: OnFailure) -> bool:
         """As the differences for what the rule does not know."""
         return self.remainder.answers_failures(on_failure)
 

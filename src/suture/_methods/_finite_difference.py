@@ -10,6 +10,7 @@ import numpy as np
 
 from suture import _steps
 from suture._methods._along import tangent_slopes
+from suture._methods._answers import is_movable
 from suture._methods._base import (
     AbstractMethod,
     Contract,
@@ -28,7 +29,7 @@ from suture._methods._measure import Noise
 from suture._methods._steady import Steady, scaled_as
 from suture._stencil import Stencil, central, richardson, shift
 from suture._tuning import Tuning
-from suture._types import Array, Draw
+from suture._types import Array, Draw, OnFailure
 from suture.directions import AbstractDirections, AbstractRandomDirections, Coordinate
 from suture.errors import MethodError, TransformError, shown
 from suture.stencils import CENTRAL, FORWARD
@@ -53,6 +54,12 @@ class FiniteDifference(AbstractMethod):
 
     A stencil that is named keeps its nodes, and measures nothing: h = noise^(1/(order + 1)). With
     an absolute stencil (`stencils.shift`) step and scale are 1, whatever the input.
+
+    Where f fails at a displaced point, the differences that are calibrated take the other side of
+    x. A named stencil keeps its nodes, unless `differentiable` is told `on_failure="shrink"`: it
+    halves the displacement, up to ten times; or `"one_sided"`: it leaves the node out, and takes
+    the opposite one where none is left. Those of `COMPLEX_STEP`, a shift and a score estimate
+    cannot be replaced.
 
     Args:
         stencil: nodes t and weights w, from `suture.stencils`; None for those of the calibration,
@@ -145,9 +152,12 @@ class FiniteDifference(AbstractMethod):
         rule = CENTRAL if self._is_tuned else self.rule
         return _steps.second_order(rule, noise, self.step).outer
 
-    def answers_failures(self, on_failure: str) -> bool:
-        """Whether it may use the other side of an input: a named stencil keeps its nodes."""
-        return self._is_tuned
+    def answers_failures(self, on_failure: OnFailure) -> bool:
+        """Whether it may use other points: a named stencil keeps its nodes unless told otherwise.
+
+        The nodes of a complex step, of a shift and of a score estimate cannot be moved at all.
+        """
+        return self._is_tuned or (on_failure in ("shrink", "one_sided") and is_movable(self.rule))
 
     def transposes_by_difference(self) -> bool:
         """Whether no direction is random."""

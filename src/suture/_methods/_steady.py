@@ -6,12 +6,12 @@ from collections.abc import Generator
 
 import numpy as np
 
+from suture._methods._answers import ColumnLines, answered
 from suture._methods._arms import curvature_of, distinct, fitted, movable, room_of, slope_of
 from suture._methods._base import (
     Contract,
     Estimate,
     Linearization,
-    NoFiniteValue,
     Points,
     Primal,
     Remarks,
@@ -76,9 +76,6 @@ class Steady:
         signs = draw().integers(0, 2, count + self.shared.size) * 2.0 - 1.0
         self.rows = self.rows * signs[:count].reshape(self.rows.shape)
         self.shared = self.shared * signs[count:]
-
-    def _reach(self, column: int) -> float:
-        return float(self.steps[column] * self.tuning.scale[column])
 
     def _center(self) -> None:
         """Give central columns the error that they will have."""
@@ -145,50 +142,39 @@ class Steady:
         taken = taken if np.isfinite(taken).all() else np.where(np.isfinite(taken), taken, np.nan)
         slopes = _quotient(values, primal.value, taken[:, 0])
         if not np.isfinite(slopes).all():
-            yield from self._other_side(block, moves, slopes)
+            values[~np.isfinite(slopes).all(axis=-1)] = np.nan
+            yield from self._answer(block, moves, values[:, None], slopes)
         self._store(block, slopes)
 
-    def _other_side(
-        self, block: Array, moves: Array, slopes: Array
+    def _answer(
+        self, block: Array, moves: Array, values: Array, slopes: Array
     ) -> Generator[Points, Array, None]:
-        """Replace slopes that are not finite by those from the other side."""
+        """Replace slopes that points gave which failed, and say how accurate the others are."""
         primal = self.primal
-        bad = ~np.all(np.isfinite(slopes), axis=-1)  # (K, R)
-        again = np.flatnonzero(bad.any(axis=1))
-        back = -moves[again]
-        room = room_of(primal, block[again])
-        if room is not None:
-            # Where there is no other side within the bounds, half of this one.
-            outside = (back[:, 0] > room[1]) | (back[:, 0] < -room[0])
-            back = np.where(outside[:, None], moves[again] / 2, back)
-        points, taken = column_points(primal, block[again], back)
-        values = yield points
-        assert primal.value is not None
-        other = _quotient(values, primal.value, taken[:, 0])
-        slopes[again] = np.where(bad[again][:, :, None], other, slopes[again])
-        lost = ~np.isfinite(slopes[again]).all(axis=-1)
-        if lost.any():
-            k, row = np.argwhere(lost)[0]
-            column = int(block[again[k]])
-            raise NoFiniteValue(column, int(row), self._reach(column))
-        self.remarks.one_sided += len(again)
+        taken = column_points(primal, block, moves)[1]
+        lines = ColumnLines(primal, block)
+        found = yield from answered(lines, moves, taken, values, primal.value, primal.on_failure)
+        found.put(slopes, self.remarks)
+        if found.shrunk.any():
+            steps = self.steps.copy()
+            steps[block[found.lines]] *= found.share
+            short = block[found.lines[found.shrunk]]
+            self.error[short] = self.tuning.errors(steps, primal.output_size())[short]
 
     def _two_sided(self, block: Array) -> Generator[Points, Array, None]:
         primal = self.primal
-        points, taken = column_points(primal, block, self._two_moves(block))
+        moves = self._two_moves(block)
+        points, taken = column_points(primal, block, moves)
         values = yield points
         values = values.reshape((len(block), 2, *values.shape[1:]))
         apart = distinct(taken)
         usable = np.isfinite(values).all(axis=-1) & apart
         taken = np.broadcast_to(taken, usable.shape)
-        lost = ~usable.any(axis=1) & np.any(apart, axis=1)
-        if lost.any():
-            k, row = np.argwhere(lost)[0]
-            raise NoFiniteValue(int(block[k]), int(row), self._reach(int(block[k])))
-        half = usable.any(axis=1) & ~usable.all(axis=1) & np.all(apart, axis=1)
-        self.remarks.one_sided += int(half.any(axis=1).sum())
+        half = ~usable.all(axis=1) & np.all(apart, axis=1)
         assert primal.value is not None
         slopes = slope_of(values, primal.value, taken, usable)
+        if not np.isfinite(values).all():
+            yield from self._answer(block, moves, values, slopes)
         self._store(block, slopes)
         units, rows = own_columns(primal, block, *self.units), np.sqrt(len(primal.rows))
         curvature = curvature_of(values, primal.value, taken / units[:, None], usable)
