@@ -134,6 +134,7 @@ class Engines:
         loky = pytest.importorskip("loky")
         make = functools.partial(loky.get_reusable_executor, max_workers=2, timeout=None)
         self._closing.append(lambda: make().shutdown(wait=True, kill_workers=True))
+        warm(make())
         return make
 
     def _dask(self):
