@@ -2464,6 +2464,21 @@ def worker_that_crashes():
 
 @says(
     WorkerDied,
+    "`wait` was stopped: the worker that evaluated it was killed.",
+    "`Workers.stop` was called for this task, as Ctrl-C does; the pool goes on.",
+    "Submit it again, or call `future.cancel()` to end only what has not begun.",
+)
+def task_that_is_stopped():
+    with Workers(1) as workers:
+        future = workers.submit(faults.wait, 60)
+        while not future.running():
+            time.sleep(0.01)
+        workers.stop([future])
+        future.result(timeout=30)
+
+
+@says(
+    WorkerDied,
     "The worker that evaluated `wait` was killed, as its pool was ended.",
     "The pool was left by an exception, or `kill_workers()` was called.",
     "Use `shutdown(wait=True)` to let tasks finish.",
@@ -2489,7 +2504,7 @@ def nursery_that_is_killed():
         future = workers.submit(faults.wait, 60)
         while not future.running():
             time.sleep(0.01)
-        workers._dispatcher._nursery._process.kill()
+        workers._dispatcher._crew.nursery._process.kill()
         future.result(timeout=30)
 
 
@@ -2505,7 +2520,7 @@ NO_WORKER = (
     *NO_WORKER,
 )
 def nursery_that_cannot_start():
-    through_a_worker(faults.double, 1, _dispatcher__Nursery=refuse)
+    through_a_worker(faults.double, 1, _crew__Nursery=refuse)
 
 
 @says(

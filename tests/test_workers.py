@@ -1,7 +1,6 @@
 """Workers: the protocol of executors, and what a fault costs."""
 
 import concurrent.futures
-import contextlib
 import ctypes
 import functools
 import gc
@@ -42,6 +41,7 @@ from faults import (
     there,
     wait,
 )
+from leftovers import nothing_is_left, sleepers, until  # noqa: F401 # the first is a fixture
 
 from suture.errors import BadResult, EvaluationError, MethodError, TimedOut, WorkerDied
 from suture.executors import Workers, _dispatcher
@@ -49,34 +49,10 @@ from suture.executors import Workers, _dispatcher
 pytestmark = pytest.mark.timeout(30)
 
 
-def until(condition, seconds=5.0):
-    """Wait for something that happens in another process."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def workers():
     with Workers(2) as pool:
         yield pool
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(request):
-    """No child, zombie or open file outlives a test, unless its pool does."""
-    if "workers" in request.fixturenames:
-        yield
-        return
-    gc.collect()
-    me = psutil.Process()
-    before, files = {child.pid for child in me.children(recursive=True)}, me.num_fds()
-    yield
-    gc.collect()
-    until(lambda: {child.pid for child in me.children(recursive=True)} <= before)
-    until(lambda: me.num_fds() <= files)
-    assert not [t for t in threading.enumerate() if t.name == "suture-workers"] or before
 
 
 # The protocol
@@ -404,15 +380,6 @@ def test_what_was_printed_is_not_lost(tmp_path):
     assert run_script(script, tmp_path).communicate(timeout=25) == ("printed\n", "")
 
 
-def sleepers():
-    """Return the sleeping programs that `hang` or `start_session` has left."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found += [child] if child.cmdline()[:2] == ["sleep", "987"] else []
-    return found
-
-
 def test_a_deadline_is_kept_to_a_second(workers):
     workers.submit_within(5, double, 1).result()
     start = time.monotonic()
@@ -481,7 +448,7 @@ def test_the_death_of_the_nursery_costs_what_was_running():
         running = [pool.submit(wait, 30) for _ in range(2)]
         until(lambda: all(future.running() for future in running))
         waiting = [pool.submit(double, i) for i in range(8)]
-        pool._dispatcher._nursery._process.kill()
+        pool._dispatcher._crew.nursery._process.kill()
         assert all("starts workers" in str(f.exception(timeout=10)) for f in running)
         assert [future.result() for future in waiting] == [2 * i for i in range(8)]
 
@@ -511,6 +478,7 @@ def test_the_death_of_an_idle_worker_costs_nothing():
 
 def test_workers_draw_different_numbers():
     with Workers(2) as pool:
+        pool.submit(double, 1).result()
         for _ in range(2):  # the second time, NumPy was imported before the fork
             drawn = [pool.submit(draw).result() for _ in range(2) if not kill_all(pool)]
             assert len(set(drawn)) == 2
@@ -521,7 +489,7 @@ def draw():
 
 
 def kill_all(pool):
-    pids = [worker.pid for worker in pool._dispatcher._workers.values() if worker.pid]
+    pids = [worker.pid for worker in pool._dispatcher._crew.workers.values() if worker.pid]
     before = pool.deaths
     for pid in pids:
         os.kill(pid, signal.SIGKILL)

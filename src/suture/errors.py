@@ -70,11 +70,23 @@ class BadResult(EvaluationError):
 
 
 class TimedOut(EvaluationError):
-    """The black box gave no result in time; its worker was killed."""
+    """The black box gave no result in time; its worker was killed.
+
+    Attributes:
+        note: what the worker noted last in this task, or None.
+    """
+
+    note: int | None = None
 
 
 class WorkerDied(EvaluationError):
-    """The process that ran the black box ended: killed, crashed, or by itself."""
+    """The process that ran the black box ended: killed, crashed, or by itself.
+
+    Attributes:
+        note: what the worker noted last in this task, or None.
+    """
+
+    note: int | None = None
 
 
 class PointFailed(EvaluationError):

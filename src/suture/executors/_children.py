@@ -15,22 +15,33 @@ from pathlib import Path
 from typing import Any
 
 from suture.executors._frames import HEADER, MOST_BUFFERS, unsent
-from suture.executors._nursery import ALIVE, FORK, KILL, LOAD, NEWS, ORDER, QUIT, REFUSED
+from suture.executors._nursery import (
+    ALIVE,
+    FORK,
+    KILL,
+    LOAD,
+    LOADED,
+    NEWS,
+    ORDER,
+    QUIT,
+    REFUSED,
+)
 from suture.executors._payload import Ledger
 
 # The package `suture` brings torch, which takes two seconds: the nursery imports its own files
 # through an empty stand-in, and forgets it, so that a task can import the real one.
 _START = """
 import json, sys, types
-control, limit, parent, here, path = sys.argv[1:]
+control, notes, limit, parent, here, path = sys.argv[1:]
 sys.path[:], sys.argv[1:] = json.loads(path), []
 for name in ("suture", "suture.executors"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [here]
 from suture.executors._nursery import main
 for name in [name for name in sys.modules if name.partition(".")[0] == "suture"]:
-    del sys.modules[name]
-main(int(control), int(limit), int(parent))
+    if name != "suture.executors._notes":  # see NOTE [notes]
+        del sys.modules[name]
+main(int(control), int(notes), int(limit), int(parent))
 """
 
 Frame = tuple[memoryview, memoryview]
@@ -50,13 +61,18 @@ class Nursery:
         control: the pipe to it.
     """
 
-    def __init__(self, limit: int) -> None:
-        """Start it; it needs some 0.1 s until it forks, and orders wait for that."""
+    def __init__(self, limit: int, notes: int) -> None:
+        """Start it; it needs some 0.1 s until it forks, and orders wait for that.
+
+        Args:
+            limit: bytes of memory of each worker, 0 = any.
+            notes: the file of their notes.
+        """
         self.control, its_end = socket.socketpair()
         self.control.setblocking(False)
         self._news = b""
-        self._loaded = 0
-        words = [its_end.fileno(), limit, os.getpid(), Path(__file__).parent]
+        self._loaded = self._loading = 0
+        words = [its_end.fileno(), notes, limit, os.getpid(), Path(__file__).parent]
         with its_end:
             self._process = subprocess.Popen(
                 [
@@ -70,27 +86,39 @@ class Nursery:
                     ),
                 ],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[its_end.fileno()],
+                pass_fds=[its_end.fileno(), notes],
                 start_new_session=True,  # Ctrl-C is for the parent
             )
 
-    def bear(self, number: int) -> socket.socket:
-        """Have a worker forked; return the pipe to it, which can be written to at once."""
+    def bear(self, number: int, place: int) -> socket.socket:
+        """Have a worker forked; return the pipe to it, which can be written to at once.
+
+        Args:
+            number: its name.
+            place: that of its notes.
+        """
         mine, its_end = socket.socketpair()
         mine.setblocking(False)
         with its_end, suppress(OSError):  # a dead nursery tells by the end of its pipe
-            socket.send_fds(self.control, [ORDER.pack(FORK, number)], [its_end.fileno()])
+            socket.send_fds(self.control, [ORDER.pack(FORK, number, place)], [its_end.fileno()])
         return mine
 
     def load(self, modules: int) -> None:
         """Have heavy modules imported, so that later workers have them."""
         if modules & ~self._loaded:
             self._loaded |= modules
+            self._loading += 1
             self._order(LOAD, self._loaded)
 
-    def kill(self, number: int) -> None:
-        """Have a worker killed, and all processes of its group."""
-        self._order(KILL, number)
+    def kill(self, worker: Worker) -> None:
+        """Have a worker killed, and all processes of its group.
+
+        While the nursery imports torch, for seconds, it neither kills nor reaps: the number of
+        the worker's process cannot be another's yet.
+        """
+        self._order(KILL, worker.number)
+        if self._loading:
+            worker.kill()
 
     def news(self) -> list[tuple[int, int, int | OSError | None]]:
         """Return (number, process, how) of workers: born (None), dead (exit code), or neither.
@@ -109,7 +137,9 @@ class Nursery:
         self._news += data
         whole = len(self._news) - len(self._news) % NEWS.size
         told, self._news = self._news[:whole], self._news[whole:]
-        return [(number, pid, _how(pid, status)) for number, pid, status in NEWS.iter_unpack(told)]
+        news = list(NEWS.iter_unpack(told))
+        self._loading -= sum(status == LOADED for *_, status in news)
+        return [(number, pid, _how(pid, status)) for number, pid, status in news if number]
 
     def end(self) -> None:
         """Have all workers killed; return when nobody is left."""
@@ -123,7 +153,7 @@ class Nursery:
 
     def _order(self, what: bytes, number: int) -> None:
         with suppress(OSError):
-            self.control.send(ORDER.pack(what, number))
+            self.control.send(ORDER.pack(what, number, 0))
 
 
 def _how(pid: int, status: int) -> int | OSError | None:
@@ -137,6 +167,7 @@ class Worker:
 
     Attributes:
         number: its name in orders and news.
+        place: that of its notes.
         pipe: the pipe to it, which never blocks.
         pid: its process, 0 until it is known.
         task: what it has to do, or None.
@@ -146,9 +177,9 @@ class Worker:
         verdict: why the worker is being killed; its task ends with that.
     """
 
-    def __init__(self, number: int, pipe: socket.socket) -> None:
+    def __init__(self, number: int, place: int, pipe: socket.socket) -> None:
         """Take the pipe."""
-        self.number, self.pipe = number, pipe
+        self.number, self.place, self.pipe = number, place, pipe
         self.pid, self.task, self.ends = 0, None, float("inf")  # type: int, Any, float
         self.started = self.deaf = False
         self.verdict: Exception | None = None
@@ -159,7 +190,7 @@ class Worker:
         self._filled = self._pickled = 0
 
     def kill(self) -> None:
-        """Kill its group, where no nursery is left to do so."""
+        """Kill its group, where the nursery is gone or busy."""
         if self.pid:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)

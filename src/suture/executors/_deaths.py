@@ -52,6 +52,15 @@ def died(name: str, code: int) -> WorkerDied:
     )
 
 
+def stopped(name: str) -> WorkerDied:
+    """Return the error of a task that ran when it was stopped."""
+    return WorkerDied(
+        f"`{name}` was stopped: the worker that evaluated it was killed.",
+        "`Workers.stop` was called for this task, as Ctrl-C does; the pool goes on.",
+        "Submit it again, or call `future.cancel()` to end only what has not begun.",
+    )
+
+
 def left(name: str) -> WorkerDied:
     """Return the error of a task that ran when its pool was killed."""
     return WorkerDied(

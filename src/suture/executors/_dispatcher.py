@@ -1,40 +1,44 @@
 """Hands tasks to workers and results to futures: one thread, which never blocks on a worker.
 
 NOTE [one at a time] A worker has one task at a time, and its own pipe. So a death is one task's,
-no lock is shared that a dying worker could hold, and a slow task delays no other.
+no lock is shared that a dying worker could hold, and a slow task delays no other. A second task in
+the pipe would hide the way there and back (0.04 ms a task and not 0.07, two workers), but it would
+have to be taken back from a worker that is slow; who has cheap calls sends several as one task.
 """
 
 from __future__ import annotations
 
 import collections
-import itertools
+import concurrent.futures
 import logging
 import os
-import pickle
 import selectors
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
-from suture.errors import BadResult
+from suture.errors import TimedOut, WorkerDied
 from suture.executors import _deaths
-from suture.executors._children import Frame, Nursery, Worker, patience
-from suture.executors._tasks import Task, begins, end, fail, split
+from suture.executors._children import Frame, Worker, patience
+from suture.executors._crew import Crew
+from suture.executors._tasks import Stop, Task, begins, cancel, fail, settle
 
 _LOADING = 60.0
 """Seconds to load a function and its arguments before its own time begins: importing torch takes
 2.5 s on a busy machine, and large packages on network disks have been seen to take 30."""
 
-_DYING = 0.5
-"""Seconds until a late task ends even if the kernel has not ended its worker yet."""
+_PATIENCE = 1.0
+"""Seconds that `stop` waits for the thread, and again for what it kills, which ends after half a
+second at most: only a callback that blocks the thread can take longer."""
 
 
 class Dispatcher:
     """The thread, and all that belongs to it.
 
     Attributes:
-        deaths: how many workers died, or were killed as they were late.
+        deaths: how many workers died, or were killed with their task.
         sent: how many bytes were written to workers.
     """
 
@@ -44,13 +48,9 @@ class Dispatcher:
         self._lock = threading.RLock()  # a collected pool may close it at any moment
         self._thread: threading.Thread | None = None
         self._pending: collections.deque[Task] = collections.deque()
-        self._closing = self._killing = self._cancelling = self._hungry = False
+        self._stops: collections.deque[Stop] = collections.deque()
+        self._closing = self._killing = self._cancelling = self._hungry = self._over = False
         self._broken: BaseException | None = None
-        self._numbers = itertools.count(1)
-        self._workers: dict[int, Worker] = {}
-        self._idle: list[Worker] = []
-        self._nursery: Nursery | None = None
-        self._heavy = 0
         self.deaths = self.sent = 0
 
     # Called from any thread
@@ -74,6 +74,19 @@ class Dispatcher:
                 self._hungry = False
                 self._wake()
 
+    def stop(self, futures: Iterable[object]) -> None:
+        """Cancel tasks that wait, and kill those that run; return when they have ended."""
+        stop = Stop(futures)
+        with self._lock:
+            if self._thread is None or self._over:
+                return
+            self._stops.append(stop)
+            self._wake()
+        if threading.current_thread() is self._thread:  # a callback
+            self._stop()
+        elif stop.heard.wait(_PATIENCE):
+            concurrent.futures.wait(stop.running, _PATIENCE)
+
     def close(self, kill: bool = False, cancel: bool = False) -> None:
         """Have the thread end: when all is done, or when what runs is done, or now."""
         if os.getpid() != self._owner:
@@ -92,11 +105,11 @@ class Dispatcher:
             thread.join()
 
     def _start(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._crew = Crew(self._n, self._limit)
         self._waker, self._wakes = socket.socketpair()
         self._waker.setblocking(False)
         self._wakes.setblocking(False)
-        self._selector.register(self._waker, selectors.EVENT_READ)
+        self._crew.selector.register(self._waker, selectors.EVENT_READ)
         # A daemon: the end of the program must not wait for it, and `Workers` ends it then.
         self._thread = threading.Thread(target=self._run, name="suture-workers", daemon=True)
         self._thread.start()
@@ -121,15 +134,16 @@ class Dispatcher:
         """Hand out tasks, wait, and see what has happened; return whether to go on."""
         if self._cancelling:
             self._cancel()
+        self._stop()
         self._assign()
+        workers = self._crew.workers.values()
         with self._lock:
-            busy = any(worker.task for worker in self._workers.values())
+            busy = any(worker.task for worker in workers)
             if self._killing or (self._closing and not self._pending and not busy):
                 return False
-            able = bool(self._idle) or len(self._workers) < self._n
-            self._hungry = able
-            wait = 0.1 if able and self._pending else patience(self._workers.values())
-        for key, mask in self._selector.select(wait):
+            self._hungry = able = self._crew.is_able()
+            wait = 0.1 if able and self._pending else patience(workers)
+        for key, mask in self._crew.selector.select(wait):
             if isinstance(key.data, Worker):
                 self._hear(key.data, mask)
             elif key.fileobj is self._waker:
@@ -142,47 +156,29 @@ class Dispatcher:
 
     def _assign(self) -> None:
         """Give tasks to workers that have none, and hire more up to n."""
-        while self._pending and (self._idle or len(self._workers) < self._n):
+        while self._pending and self._crew.is_able():
             try:
-                worker = self._idle.pop() if self._idle else self._hire(self._pending[0])
+                worker = self._crew.take(self._pending[0])
             except OSError as error:  # no more processes, or files: others may end soon
-                if not self._workers:
+                if not self._crew.workers:
                     fail(self._pending.popleft(), _deaths.no_worker(error))
                 return
             while self._pending:
                 task = self._pending.popleft()
                 if begins(task.future):
-                    self._give(worker, task)
+                    if task.seconds is not None:
+                        worker.ends = time.monotonic() + task.seconds + _LOADING
+                    self.sent += self._crew.give(worker, task)
                     break
             else:
-                self._idle.append(worker)
-
-    def _hire(self, task: Task) -> Worker:
-        if self._nursery is None:
-            self._nursery = Nursery(self._limit)
-            self._selector.register(self._nursery.control, selectors.EVENT_READ)
-        self._nursery.load(self._heavy | task.payload.heavy)
-        number = next(self._numbers)
-        worker = Worker(number, self._nursery.bear(number))
-        self._workers[number] = worker
-        self._selector.register(worker.pipe, selectors.EVENT_READ, worker)
-        return worker
-
-    def _give(self, worker: Worker, task: Task) -> None:
-        timed = task.seconds is not None
-        worker.task, worker.started = task, not timed
-        if task.seconds is not None:
-            worker.ends = time.monotonic() + task.seconds + _LOADING
-        self.sent += worker.send(worker.ledger.frame(task.payload, timed))
-        if worker.push():
-            self._selector.modify(worker.pipe, selectors.EVENT_READ | selectors.EVENT_WRITE, worker)
+                self._crew.idle.append(worker)
 
     def _hear(self, worker: Worker, mask: int) -> None:
         """Write to a worker what is left to write, and read what it says."""
-        if worker.number not in self._workers:
+        if worker.number not in self._crew.workers:
             return  # it has died in this turn
-        if mask & selectors.EVENT_WRITE and not worker.push():
-            self._selector.modify(worker.pipe, selectors.EVENT_READ, worker)
+        if mask & selectors.EVENT_WRITE:
+            self._crew.push(worker)
         if not mask & selectors.EVENT_READ:
             return
         try:
@@ -195,9 +191,9 @@ class Dispatcher:
             return
         except MemoryError:
             worker.verdict = _deaths.too_large(worker.task.name if worker.task else "")
-            self._dismiss(worker)
+            self._crew.dismiss(worker)
         except (EOFError, OSError):
-            self._dismiss(worker)
+            self._crew.dismiss(worker)
 
     def _take(self, worker: Worker, frame: Frame) -> bool:
         """Take a frame; return whether it was the answer."""
@@ -210,141 +206,111 @@ class Dispatcher:
         if worker.verdict is not None:
             return True  # it answered too late, and is being killed
         worker.task, worker.ends = None, float("inf")
-        self._idle.append(worker)
+        self._crew.idle.append(worker)
         self._assign()  # first, so that the worker need not wait for callbacks
-        self._settle(task, frame)
+        self._crew.heavy |= settle(task, frame)
         return True
-
-    def _settle(self, task: Task, frame: Frame) -> None:
-        """End a task with what its worker answered."""
-        kind, *words, heavy = pickle.loads(frame[0])
-        self._heavy |= heavy
-        if kind == "raised":
-            fail(task, _deaths.raised(task.name, *words))
-        elif kind == "unsendable":
-            fail(task, _deaths.unsendable(task.name, *words))
-        else:
-            data, sizes = words
-            try:
-                value = _deaths.value(task.name, data, split(frame[1], sizes))
-            except BadResult as error:
-                fail(task, error)
-            else:
-                end(task.future.set_result, value)
 
     def _read_news(self) -> None:
         """Hear who was born and who died."""
-        if self._nursery is None:
+        if self._crew.nursery is None:
             return
         try:
-            news = self._nursery.news()
+            news = self._crew.nursery.news()
         except EOFError:
-            self._lose_nursery()
+            for lost in self._crew.lose_nursery():
+                self._bury(lost, None)
             return
         for number, pid, how in news:
-            worker = self._workers.get(number)
+            worker = self._crew.workers.get(number)
             if worker is None:
                 continue
             if how is None:
                 worker.pid = pid
-                continue
-            if isinstance(how, OSError):
-                worker.verdict, how = _deaths.no_worker(how), 0
-            self._bury(worker, how)
+            elif isinstance(how, OSError):
+                worker.verdict = _deaths.no_worker(how)
+                self._bury(worker, 0)
+            else:
+                self._bury(worker, how)
 
     def _bury(self, worker: Worker, code: int | None) -> None:
         """Forget a dead worker and end its task; None = nobody knows how it died."""
-        task, verdict = worker.task, worker.verdict
+        task, verdict, note = worker.task, worker.verdict, self._crew.note(worker)
         frame = None if verdict else worker.last_words()
         self.deaths += 1
-        self._forget(worker)
+        self._crew.forget(worker)
         self._assign()
         if task is None:
             return
         if frame is not None:
-            self._settle(task, frame)
+            self._crew.heavy |= settle(task, frame)
         elif code is None:
-            fail(task, verdict or _deaths.bereaved(task.name))
+            _lose(task, verdict or _deaths.bereaved(task.name), note)
         else:
-            fail(task, verdict or _deaths.died(task.name, code))
-
-    def _forget(self, worker: Worker) -> None:
-        del self._workers[worker.number]
-        with suppress(ValueError):
-            self._idle.remove(worker)
-        with suppress(KeyError):
-            self._selector.unregister(worker.pipe)
-        worker.pipe.close()
-
-    def _lose_nursery(self) -> None:
-        """The nursery was killed: so are its workers; the next task starts others."""
-        lost, self._workers, self._idle = list(self._workers.values()), {}, []
-        if self._nursery is not None:
-            self._selector.unregister(self._nursery.control)
-            self._nursery.end()
-            self._nursery = None
-        for worker in lost:
-            self._workers[worker.number] = worker
-            worker.kill()
-        for worker in lost:
-            self._bury(worker, None)
-
-    def _dismiss(self, worker: Worker) -> None:
-        """Listen to a worker no more, give it nothing, and have it killed.
-
-        Most often it is dying already: killing it at once could hide of what.
-        """
-        self._selector.unregister(worker.pipe)
-        with suppress(ValueError):
-            self._idle.remove(worker)
-        if worker.verdict is None:
-            worker.deaf, worker.ends = True, time.monotonic() + _DYING
-        else:
-            self._kill(worker)
-
-    def _kill(self, worker: Worker) -> None:
-        if self._nursery is not None:
-            self._nursery.kill(worker.number)
+            _lose(task, verdict or _deaths.died(task.name, code), note)
 
     def _expire(self) -> None:
         """Kill workers whose task is late."""
         now = time.monotonic()
-        for worker in [w for w in self._workers.values() if w.ends <= now]:
+        for worker in [w for w in self._crew.workers.values() if w.ends <= now]:
             task = worker.task
             if worker.deaf:
                 worker.ends = float("inf")
-                self._kill(worker)
+                self._crew.end(worker)
             elif worker.verdict is None:
                 allowed = task.seconds if worker.started else _LOADING
-                worker.verdict = _deaths.late(task.name, allowed, worker.started)
-                worker.ends = now + _DYING
-                self._kill(worker)
+                self._crew.kill(worker, _deaths.late(task.name, allowed, worker.started))
             else:
                 worker.task, worker.ends = None, float("inf")
-                fail(task, worker.verdict)
+                _lose(task, worker.verdict, self._crew.note(worker))
+
+    def _stop(self) -> None:
+        """End the tasks that somebody wants stopped."""
+        while self._stops:
+            stop = self._stops.popleft()
+            for worker in list(self._crew.workers.values()):
+                if worker.task in stop:
+                    stop.running.append(worker.task.future)
+                    if worker.verdict is None:
+                        self._crew.kill(worker, _deaths.stopped(worker.task.name))
+            with self._lock:
+                tasks = list(self._pending)
+                self._pending = collections.deque(task for task in tasks if task not in stop)
+            for task in tasks:
+                if task in stop:
+                    cancel(task)
+            stop.heard.set()
 
     def _cancel(self) -> None:
         """Cancel what has not begun."""
         while self._pending:
-            future = self._pending.popleft().future
-            if future.cancel():
-                begins(future)  # tells those who wait for it
+            cancel(self._pending.popleft())
 
     def _leave(self) -> None:
         """End everything: nobody and no open file is left behind."""
         with self._lock:
-            self._closing = True
-        running = [worker.task for worker in self._workers.values() if worker.task is not None]
+            self._closing = self._over = True
+        running = [
+            (worker.task, self._crew.note(worker))
+            for worker in self._crew.workers.values()
+            if worker.task is not None
+        ]
         try:
-            if self._nursery is not None:
-                self._nursery.end()
-            for worker in list(self._workers.values()):
-                self._forget(worker)
+            self._crew.leave()
             with self._lock:
-                for file in (self._selector, self._waker, self._wakes):
+                for file in (self._crew.selector, self._waker, self._wakes):
                     file.close()
         finally:
             if self._broken is None:
                 self._cancel()
-            for task in [*running, *self._pending]:
-                fail(task, self._broken or _deaths.left(task.name))
+            for task, note in [*running, *((task, None) for task in self._pending)]:
+                _lose(task, self._broken or _deaths.left(task.name), note)
+            for stop in self._stops:
+                stop.heard.set()
+
+
+def _lose(task: Task, error: BaseException, note: int | None) -> None:
+    """End a task whose worker is gone; the error has the last note."""
+    if isinstance(error, WorkerDied | TimedOut):
+        error.note = note
+    fail(task, error)

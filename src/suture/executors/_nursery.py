@@ -31,43 +31,48 @@ from contextlib import suppress
 from typing import Any
 
 from suture.executors._frames import BLOCK, HEAVY
+from suture.executors._notes import Page, open_for
 from suture.executors._worker import be_worker
 
-ORDER = struct.Struct("<cq")
-"""What the nursery is told: FORK or KILL and a worker's number, LOAD and a bit set, or QUIT."""
+ORDER = struct.Struct("<cqq")
+"""What the nursery is told: FORK or KILL and a worker's number, LOAD and a bit set, or QUIT; with
+FORK also the place of the worker's notes."""
 
 NEWS = struct.Struct("<qqi")
 """What the nursery tells: a worker's number, its process, and its wait status (or ALIVE)."""
 
 FORK, KILL, LOAD, QUIT = b"f", b"k", b"l", b"q"
 
-ALIVE, REFUSED = -1, -2
+ALIVE, REFUSED, LOADED = -1, -2, -3
 """In the place of a wait status, which is never negative. With REFUSED, the number of the
-system's error stands in the place of the process."""
+system's error stands in the place of the process; LOADED is about no worker, and follows LOAD."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # Source: <linux/prctl.h>
 
 
-def main(control: int, limit: int, parent: int) -> None:
+def main(control: int, notes: int, limit: int, parent: int) -> None:
     """Be the nursery of a parent.
 
     Args:
         control: the pipe that orders come from.
+        notes: the file of the workers' notes.
         limit: bytes of memory that a worker and each of its children may map, 0 = any.
         parent: the process that must not die.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # NumPy's threads of linear algebra are ready for a fork; Python warns of any thread.
     warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
-    _Nursery(socket.socket(fileno=control), limit).serve(parent)
+    page = Page(notes)
+    os.close(notes)
+    _Nursery(socket.socket(fileno=control), page, limit).serve(parent)
 
 
 class _Nursery:
     """Forks workers, reaps them, and kills them; it does nothing else, so it answers at once."""
 
-    def __init__(self, control: socket.socket, limit: int) -> None:
+    def __init__(self, control: socket.socket, page: Page, limit: int) -> None:
         """Take orders from a pipe; workers get a limit of memory in bytes, 0 = none."""
-        self._control, self._limit = control, limit
+        self._control, self._page, self._limit = control, page, limit
         self._workers: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
         self._waker, self._wakes = socket.socketpair()
@@ -101,16 +106,17 @@ class _Nursery:
         order, fds, *_ = socket.recv_fds(self._control, ORDER.size, 1)
         while 0 < len(order) < ORDER.size:
             order += self._control.recv(ORDER.size - len(order))
-        what, number = ORDER.unpack(order) if order else (QUIT, 0)
+        what, number, place = ORDER.unpack(order) if order else (QUIT, 0, 0)
         if what == FORK:
-            self._fork(number, fds[0])
+            self._fork(number, place, fds[0])
         elif what == KILL and number in self._workers:
             _kill(self._workers[number])
         elif what == LOAD:
             _load(number)
+            self._control.sendall(NEWS.pack(0, 0, LOADED))
         return bool(what != QUIT)
 
-    def _fork(self, number: int, fd: int) -> None:
+    def _fork(self, number: int, place: int, fd: int) -> None:
         gc.freeze()  # the child shares the pages of what the nursery has imported
         mine = os.getpid()
         try:
@@ -120,14 +126,14 @@ class _Nursery:
             self._control.sendall(NEWS.pack(number, error.errno or 0, REFUSED))
             return
         if pid == 0:
-            be_worker(lambda: self._become(fd, mine))
+            be_worker(lambda: self._become(fd, place, mine))
         os.close(fd)
         with suppress(OSError):  # both sides do it, so that no one can be early
             os.setpgid(pid, pid)
         self._workers[number], self._numbers[pid] = pid, number
         self._control.sendall(NEWS.pack(number, pid, ALIVE))
 
-    def _become(self, fd: int, mine: int) -> socket.socket:
+    def _become(self, fd: int, place: int, mine: int) -> socket.socket:
         """Turn the child of a fork into a worker; return its pipe."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -138,6 +144,7 @@ class _Nursery:
             other.close()
         if random := sys.modules.get("numpy.random"):
             random.seed()  # or all workers would draw the same
+        open_for(self._page, place)
         if self._limit:
             _limit_memory(self._limit)
         return socket.socket(fileno=fd)

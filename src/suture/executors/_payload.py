@@ -21,8 +21,10 @@ from suture.executors._frames import BLOCK, dumps, frame, heavy
 Key = tuple[str, int, int]
 """Where an array stands: the function's name, its position among the large ones, its bytes."""
 
-_SERIES = 1 << 30
-"""Bytes of the arrays that are remembered, two versions each which mostly are one; 1 GiB."""
+_REMEMBERED = 1 << 28
+"""Bytes of the arrays that are remembered from earlier calls, in the parent and in each worker, and
+as many of functions: 256 MiB. These are 32 arrays of 8 MB, more than a step of training has. What
+does not fit is sent anew: a task with 8 MB took 8 ms then, where an unchanged array took 2."""
 
 _FUNCTIONS = 64
 """How many functions are remembered; a training run has a few."""
@@ -49,6 +51,10 @@ class Item:
         """Give it a number that no other item ever gets."""
         self.number, self.data = next(self._numbers), data
         self.buffers, self.heavy = buffers, heavy
+
+    def size(self) -> int:
+        """Return the bytes of its data and of its blocks."""
+        return len(self.data) + sum(len(part.data) for blocks in self.buffers for part in blocks)
 
 
 Buffers = tuple[tuple[Item, ...], ...]
@@ -79,9 +85,8 @@ class Store:
         """Remember nothing yet."""
         self._lock = threading.RLock()  # what is collected meanwhile may submit
         self._functions: collections.OrderedDict[Any, Item] = collections.OrderedDict()
-        self._series: collections.OrderedDict[Key, list[tuple[Item, ...]]]
-        self._series = collections.OrderedDict()
-        self._remembered = 0
+        self._series: collections.OrderedDict[Key, _Series] = collections.OrderedDict()
+        self._function_bytes = self._series_bytes = 0
 
     def pack(self, name: str, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
         """Pickle a call as it is now: what the caller changes later does not reach the worker.
@@ -93,15 +98,38 @@ class Store:
         data, buffers = dumps((args, kwargs))
         with self._lock:
             kept = self._function(function, self._blocks(f"{name} itself", its_buffers))
-            return Payload(kept, data, self._blocks(name, buffers))
+            payload = Payload(kept, data, self._blocks(name, buffers))
+            self._forget(len(its_buffers) + len(buffers))
+            return payload
+
+    def forget(self) -> None:
+        """Remember nothing any more."""
+        with self._lock:
+            self._functions.clear()
+            self._series.clear()
+            self._function_bytes = self._series_bytes = 0
+
+    def _forget(self, newest: int) -> None:
+        """Forget what was used the longest ago; the call at hand has one function, and arrays.
+
+        Its own arrays stay, however large they are: the next call mostly has the same.
+        """
+        while self._series_bytes > _REMEMBERED and len(self._series) > newest:
+            _, series = self._series.popitem(last=False)
+            self._series_bytes -= series.held
+        functions = self._functions
+        while len(functions) > 1 and (
+            len(functions) > _FUNCTIONS or self._function_bytes > _REMEMBERED
+        ):
+            _, function = functions.popitem(last=False)
+            self._function_bytes -= function.size()
 
     def _function(self, data: bytes, buffers: Buffers) -> Item:
         key = (data, buffers)
         item = self._functions.get(key)
         if item is None:
             item = self._functions[key] = Item(data, buffers, heavy(data))
-            if len(self._functions) > _FUNCTIONS:
-                self._functions.popitem(last=False)
+            self._function_bytes += item.size()
         else:
             self._functions.move_to_end(key)
         return item
@@ -114,18 +142,39 @@ class Store:
         key = (name, position, buffer.nbytes)
         series = self._series.get(key)
         if series is None:
-            blocks = tuple(Item(bytes(part)) for part in _parts(buffer))
-            self._series[key] = [blocks, blocks]
-            self._remembered += buffer.nbytes
-            while self._remembered > _SERIES and len(self._series) > 1:
-                (_, _, size), _ = self._series.popitem(last=False)
-                self._remembered -= size
-            return blocks
+            series = self._series[key] = _Series(tuple(Item(bytes(p)) for p in _parts(buffer)))
+            self._series_bytes += series.held
+            return series.last
         self._series.move_to_end(key)
-        first, last = series
-        blocks = tuple(map(_same_or_new, _parts(buffer), first, last))
-        changed = sum(map(_differ, blocks, first))
-        series[:] = [blocks if _NEW_SERIES * changed > len(blocks) else first, blocks]
+        self._series_bytes -= series.held
+        blocks = series.follow(buffer)
+        self._series_bytes += series.held
+        return blocks
+
+
+class _Series:
+    """The arrays that stood at one place: see NOTE [blocks].
+
+    Attributes:
+        first: the blocks of the one that the series began with.
+        last: those of the last one.
+        held: the bytes of both.
+    """
+
+    __slots__ = ("first", "held", "last")
+
+    def __init__(self, blocks: tuple[Item, ...]) -> None:
+        """Begin with an array."""
+        self.first = self.last = blocks
+        self.held = sum(len(block.data) for block in blocks)
+
+    def follow(self, buffer: memoryview) -> tuple[Item, ...]:
+        """Return the blocks of another array; those that equal earlier ones are those."""
+        blocks = tuple(map(_same_or_new, _parts(buffer), self.first, self.last))
+        changed = sum(map(_differ, blocks, self.first))
+        self.last, self.held = blocks, buffer.nbytes + BLOCK * changed
+        if _NEW_SERIES * changed > len(blocks):
+            self.first, self.held = blocks, buffer.nbytes
         return blocks
 
 

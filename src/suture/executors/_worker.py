@@ -17,6 +17,7 @@ from typing import Any
 import cloudpickle
 
 from suture.executors._frames import HEADER, dumps, frame, heavy_here, receive, send
+from suture.executors._notes import is_stopped
 
 
 def be_worker(become: Callable[[], socket.socket]) -> None:
@@ -82,6 +83,7 @@ def _serve(wire: socket.socket) -> None:
         if os.getpid() != me:  # a child that the function forked must not answer for it
             os._exit(0)
         send(wire, reply)
+        del task, reply  # while it waits for the next one, it holds no result
 
 
 def _reply(
@@ -94,6 +96,8 @@ def _reply(
     """
     try:
         function, (args, kwargs) = shelf.function(number), shelf.load(data, buffers)
+        if is_stopped():  # before it was born
+            raise SystemExit
         if timed:  # the clock starts when the imports are done
             send(wire, [HEADER.pack(0, 0)])
         result = function(*args, **kwargs)

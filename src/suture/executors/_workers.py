@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, final
 
 from suture.errors import MethodError
@@ -132,13 +132,37 @@ class Workers(concurrent.futures.Executor):
 
     @property
     def deaths(self) -> int:
-        """How many workers have died, or were killed as their task was late."""
+        """How many workers have died, or were killed as their task was late or stopped."""
         return self._dispatcher.deaths
 
     @property
     def bytes_sent(self) -> int:
         """How many bytes were written to workers."""
         return self._dispatcher.sent
+
+    def stop(self, futures: Iterable[concurrent.futures.Future[Any]]) -> None:
+        """End some tasks, those that run too; the pool goes on with others.
+
+        What waits is canceled. What runs ends with `errors.WorkerDied`: its worker is killed,
+        with all processes of its group. Futures that have ended, or are not of this pool, do not
+        matter. From a callback of a future this returns before the workers are dead.
+
+        Example:
+            >>> import time
+            >>> with Workers(1) as workers:
+            ...     futures = [workers.submit(time.sleep, 600) for _ in range(3)]
+            ...     workers.stop(futures)
+            ...     workers.submit(pow, 2, 5).result()
+            32
+
+        Args:
+            futures: what `submit` has returned.
+
+        Raises:
+            MethodError: the pool belongs to another process.
+        """
+        self._check_owner()
+        self._dispatcher.stop(futures)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; end when those that were submitted are done.
@@ -154,11 +178,14 @@ class Workers(concurrent.futures.Executor):
             except BaseException:
                 self._dispatcher.close(kill=True)
                 raise
+            finally:
+                self._store.forget()
 
     def kill_workers(self) -> None:
         """Cancel what waits, kill what runs, and shut down; return when no process is left."""
         self._dispatcher.close(kill=True)
         self._dispatcher.join()
+        self._store.forget()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for all tasks; after Ctrl-C or `sys.exit` kill them."""
