@@ -2,11 +2,11 @@
 
 import contextlib
 import gc
-import time
 
 import psutil
 import pytest
 from engines import Engines
+from leftovers import until
 
 
 @pytest.fixture(scope="session")
@@ -23,17 +23,21 @@ def engine(request, engines):
 
 
 @pytest.fixture
+def workers(engines):
+    return engines("workers")
+
+
+@pytest.fixture
 def nothing_left(request):
     """No zombie and no process outlives a test; no file stays open that was not before it."""
     name = None
-    if "engine" in request.fixturenames:
-        request.getfixturevalue("engine")
-        name = request.node.callspec.params["engine"]
+    for fixture in {"engine", "workers"} & set(request.fixturenames):
+        request.getfixturevalue(fixture)
+        name = request.node.callspec.params["engine"] if fixture == "engine" else fixture
     me = psutil.Process()
     before, files = len(me.children(recursive=True)), me.num_fds()
     yield
     until(lambda: len(alive(me)) <= before)
-    assert not [child for child in alive(me) if "987" in said(child)]
     if name not in ("loky", "dask"):  # which open connections when they want to
         until(lambda: me.num_fds() <= files or (gc.collect(), me.num_fds() <= files)[1])
 
@@ -49,17 +53,3 @@ def is_zombie(child):
     with contextlib.suppress(psutil.NoSuchProcess):
         return child.status() == psutil.STATUS_ZOMBIE
     return False
-
-
-def said(child):
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return child.cmdline()
-    return []
-
-
-def until(condition, seconds=10.0):
-    """Wait for something that happens in another process."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)

@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import subprocess
+import threading
 import time
 import warnings
 
@@ -80,8 +81,10 @@ def leave(how, x, result):
     how(3)
 
 
-def start_child_and(then, x, result):
-    subprocess.Popen(["sh", "-c", "sleep 987 & exec sleep 987"], start_new_session=True)
+def start_children_and(then, seconds, x, result):
+    """Leave a program and its own child in a session of their own."""
+    script = f"sleep {seconds} & exec sleep {seconds}"
+    subprocess.Popen(["sh", "-c", script], start_new_session=True)
     time.sleep(0.05)
     return then(x, result)
 
@@ -96,6 +99,7 @@ def nothing():
 
 def rest(seconds):
     time.sleep(seconds)
+    return threading.get_native_id()
 
 
 class Engines:
@@ -106,9 +110,11 @@ class Engines:
         self._closing = []
 
     def __call__(self, name):
-        """Return what is passed as `executor=`."""
+        """Return what is passed as `executor=`; all of its workers are alive."""
         if name not in self._made:
             self._made[name] = getattr(self, f"_{name}")()
+        if name == "workers":
+            warm(self._made[name])
         return self._made[name]
 
     def _serial(self):
@@ -162,8 +168,8 @@ class Engines:
 
 def warm(pool):
     """Have both workers started: what a test finds before it, it must find after it."""
-    for future in [pool.submit(rest, 0.1) for _ in range(2)]:
-        future.result()
+    while len({future.result() for future in [pool.submit(rest, 0.01) for _ in range(2)]}) < 2:
+        pass
     return pool
 
 

@@ -9,6 +9,7 @@ from engines import BASE, ELSEWHERE, NAMES
 from suture import FiniteDifference, differentiable, stencils
 
 everywhere = pytest.mark.parametrize("engine", NAMES, indirect=True)
+elsewhere = pytest.mark.parametrize("engine", ELSEWHERE, indirect=True)
 
 # Jacobian of `Box` at BASE: central differences of products are exact but for rounding.
 GRADIENT = [BASE[1] + 2, BASE[0] + BASE[2], BASE[1]]

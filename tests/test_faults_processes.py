@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import until
 from engines import (
     BASE,
     ELSEWHERE,
@@ -25,7 +24,7 @@ from engines import (
     kill,
     leave,
     segfault,
-    start_child_and,
+    start_children_and,
 )
 from gradients import (
     POINTS,
@@ -38,6 +37,7 @@ from gradients import (
     weights,
     wrapped,
 )
+from leftovers import until
 
 from suture import FiniteDifference, differentiable, stencils
 from suture.errors import (
@@ -54,11 +54,6 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_left")]
 
 def on(*names):
     return pytest.mark.parametrize("engine", names, indirect=True)
-
-
-@pytest.fixture
-def workers(engines):
-    return engines("workers")
 
 
 # Row 10
@@ -172,21 +167,17 @@ def gigabytes(count, x, result):
     return np.ones(count * 2**27)
 
 
-@pytest.fixture(scope="module")
-def limited():
-    with Workers(1, memory_limit=6 * 2**30) as pool:
-        yield pool
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
-def test_row_13_memory_blows_up(limited, tmp_path):
+def test_row_13_memory_blows_up(tmp_path):
     box = Box(tmp_path, functools.partial(gigabytes, 8))
-    error = refused(wrapped(box, limited), EvaluationError)
+    with Workers(1, memory_limit=6 * 2**30) as pool:
+        f = wrapped(box, pool)
+        error = refused(f, EvaluationError)
+        assert_right(wrapped(Box(tmp_path), pool))
     assert "Memory" in first_line(error)
     assert isinstance(error.__cause__, MemoryError)
     assert_bad_point(error)
-    assert limited.deaths == 0
-    assert_right(wrapped(Box(tmp_path), limited))
+    assert (box.count("bad"), f.tally.died) == (1, 0)
 
 
 @on(*NAMES)
@@ -216,18 +207,19 @@ def test_row_14_what_is_printed_fills_no_pipe(engine, tmp_path, capfd):
 # Rows 15 and 16
 
 
+def sleepers(seconds):
+    """Return the programs that sleep so long, whoever their parent is now."""
+    found = psutil.process_iter(["cmdline"])
+    return [p for p in found if p.info["cmdline"] == ["sleep", str(seconds)]]
+
+
 @on("workers")
 @pytest.mark.parametrize("end", [hang, kill])
 def test_row_15_f_leaves_children_behind(engine, tmp_path, end):
     """They are killed with their worker, even those in a session of their own."""
-    f = wrapped(Box(tmp_path, functools.partial(start_child_and, end)), engine, timeout=0.5)
+    f = wrapped(Box(tmp_path, functools.partial(start_children_and, end, 986)), engine, timeout=0.5)
     refused(f, TimedOut if end is hang else WorkerDied)
-    until(lambda: not sleepers())
-
-
-def sleepers():
-    found = psutil.process_iter(["cmdline"])
-    return [p for p in found if (p.info["cmdline"] or [])[:2] == ["sleep", "987"]]
+    until(lambda: not sleepers(986))
 
 
 def test_row_16_the_trainer_is_killed(tmp_path):
@@ -236,11 +228,11 @@ def test_row_16_the_trainer_is_killed(tmp_path):
         import sys
         sys.path[:0] = {[p for p in sys.path if p]!r}
         import functools, torch
-        from engines import Box, hang, start_child_and
+        from engines import Box, hang, start_children_and
         from gradients import weights, wrapped
         from suture.executors import Workers
 
-        f = wrapped(Box({str(tmp_path)!r}, functools.partial(start_child_and, hang)), Workers(2))
+        f = wrapped(Box({str(tmp_path)!r}, functools.partial(start_children_and, hang, 985)), Workers(2))
         loss = f(weights()).sum()
         print("ready", flush=True)
         loss.backward()
@@ -248,11 +240,11 @@ def test_row_16_the_trainer_is_killed(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
         assert trainer.stdout.readline() == "ready\n"
-        until(sleepers)
+        until(lambda: len(sleepers(985)) == 2)
         family = psutil.Process(trainer.pid).children(recursive=True)
         trainer.kill()
     assert len(family) >= 4  # the nursery, two workers, the program
-    until(lambda: not [p for p in family if p.is_running()] and not sleepers())
+    until(lambda: not [member for member in family if member.is_running()])
 
 
 # Row 25

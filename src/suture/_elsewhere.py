@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import pickle
 import queue
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
+
+import cloudpickle
 
 from suture import _complaints
 from suture._attempts import Attempts, Call
 from suture._invoke import Answer, Invocation, Sent
 from suture.errors import EvaluationError, SutureError
-from suture.executors._deaths import raised
+from suture.executors._deaths import not_sent, raised, unpicklable
 
 # Calls share a task until they take this many seconds together: a task costs 0.15 ms with
 # `Workers` and 2.6 ms with Dask (facts: 0.3 with loky), and so at most a fourth of what it does.
@@ -166,6 +169,8 @@ class Elsewhere:
         """Find the call for which a task has no answer."""
         if isinstance(error, SutureError) and not isinstance(error, EvaluationError):
             raise error  # it cannot be sent, for example
+        if isinstance(error, pickle.PicklingError) or "pickle" in str(error):
+            self._unsent(task, error)
         to_blame = getattr(error, "note", None) if len(task) > 1 else 0
         for i, call in enumerate(task):
             if i == to_blame:
@@ -176,6 +181,15 @@ class Elsewhere:
                     self._attempts.tally.evaluations += len(call.points)
                     self._attempts.tally.retries += len(call.points)
                 self._repeat(call)
+
+    def _unsent(self, task: list[Call], error: Exception) -> NoReturn:
+        """Say what it is that an executor could not send; few of them do."""
+        name = self.frame.box.name
+        try:
+            cloudpickle.dumps((self.frame.box.fn, [call.arguments() for call in task]))
+        except Exception as reason:
+            raise unpicklable(name, reason) from reason
+        raise not_sent(name, type(self._pool).__name__, error) from error
 
     def _repeat(self, call: Call) -> None:
         """Make a call again that is not known to have failed, in a task of its own."""
