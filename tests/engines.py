@@ -11,8 +11,6 @@ import threading
 import time
 import warnings
 
-import numpy as np
-
 NAMES = ("serial", "threads", "workers", "loky", "dask")
 ELSEWHERE = NAMES[1:]
 PROCESSES = NAMES[2:]
@@ -89,14 +87,6 @@ def start_children_and(then, seconds, x, result):
     return then(x, result)
 
 
-def give_back(x, result):
-    return result
-
-
-def nothing():
-    return None
-
-
 def rest(seconds):
     time.sleep(seconds)
     return threading.get_native_id()
@@ -171,9 +161,3 @@ def warm(pool):
     while len({future.result() for future in [pool.submit(rest, 0.01) for _ in range(2)]}) < 2:
         pass
     return pool
-
-
-def reference():
-    """Return value and gradient of the sum of `Box` at BASE, to the last bit that is expected."""
-    x = np.array(BASE)
-    return x[:2] * x[1:] + x[0]

@@ -106,11 +106,9 @@ def descend(folder, steps):
     with Memo(os.path.join(folder, "memo.db"), version=1) as memo:
         f = wrapped(Draws(folder), None, memo=memo)
         weight = weights()
-        optimizer = torch.optim.SGD([weight], lr=1e-12)
         for _ in range(steps):
-            optimizer.zero_grad()
             f(weight).sum().backward()
-            optimizer.step()
+            weight = (weight.detach() - 1e-12 * weight.grad).requires_grad_()
     return tuple(weight.tolist())
 
 
@@ -157,13 +155,11 @@ def train(folder, fatal):
         saved = torch.load(checkpoint, weights_only=True)
         step = saved["step"]
         weight = saved["weight"].requires_grad_()
-    optimizer = torch.optim.SGD([weight], lr=0.01)
     with Memo(os.path.join(folder, "memo.db"), version=1) as memo:
         f = wrapped(deadly, None, memo=memo)
         while step < 6:
-            optimizer.zero_grad()
             f(weight).square().sum().backward()
-            optimizer.step()
+            weight = (weight.detach() - 0.01 * weight.grad).requires_grad_()
             step += 1
             if step % 3 == 0:
                 torch.save({"step": step, "weight": weight.detach()}, checkpoint + "~")
@@ -249,7 +245,7 @@ def test_row_30_two_threads_call_backward_at_once(engine, tmp_path):
     box = Box(tmp_path)
     with remembered(tmp_path) as memo:
         f = wrapped(box, engine, memo=memo)
-        shifts = [[0.5 * i for i in range(6)], [0.25 + 0.5 * i for i in range(6)]]
+        shifts = [[0.5 * i for i in range(3)], [0.25 + 0.5 * i for i in range(3)]]
         found = [[], []]
         together = threading.Barrier(2)
 
@@ -265,7 +261,7 @@ def test_row_30_two_threads_call_backward_at_once(engine, tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        points = 12 * (POINTS + 1)
+        points = 6 * (POINTS + 1)
         assert (f.tally.evaluations, f.tally.hits, box.count()) == (points, 0, points)
         assert memo.info().values == points
     plain = wrapped(Box(tmp_path), None)
