@@ -88,6 +88,8 @@ def start_children_and(then, seconds, x, result):
 
 
 def rest(seconds):
+    import suture._invoke  # noqa: F401  # loky replaces workers whose memory has grown since
+
     time.sleep(seconds)
     return threading.get_native_id()
 

@@ -10,14 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from engines import BASE, ELSEWHERE, NAMES, Box, boom, kill
+from engines import BASE, Box
 from gradients import (
     POINTS,
     assert_right,
     everywhere,
-    expected,
     gradient,
-    refused,
     weights,
     wrapped,
 )
@@ -25,7 +23,7 @@ from leftovers import until
 
 from suture import _memo_file
 from suture._memo import Memo
-from suture.errors import EvaluationError, WorkerDied
+from suture.errors import WorkerDied
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_left")]
 
@@ -35,6 +33,12 @@ def remembered(path, **options):
 
 
 # Row 17
+
+
+def many_points(f):
+    for shift in range(60):
+        f(weights().detach() + shift)
+    assert_right(f)
 
 
 @everywhere
@@ -47,9 +51,7 @@ def test_row_17_the_disk_is_full(engine, tmp_path):
         ((pages,),) = database.execute("PRAGMA page_count")
         database.execute(f"PRAGMA max_page_count={pages}")
         with pytest.warns(UserWarning, match="cannot be used now") as caught:
-            for shift in range(60):
-                f(weights().detach() + shift)
-            assert_right(f)
+            many_points(f)
         assert len(caught) == 1
         counts = memo.counts
         assert counts.failed_writes > POINTS
@@ -81,10 +83,12 @@ def test_row_18_a_damaged_row_is_evaluated_again(engine, tmp_path):
 def test_row_18_a_file_that_is_no_memo_is_kept_and_another_begun(tmp_path):
     path = tmp_path / "memo.db"
     path.write_bytes(os.urandom(20_000))
-    with pytest.warns(UserWarning, match="corrupt") as caught, remembered(tmp_path) as memo:
+    with pytest.warns(UserWarning, match="corrupt") as caught:
+        memo = remembered(tmp_path)
+    assert len(caught) == 1
+    with memo:
         assert_right(wrapped(Box(tmp_path), None, memo=memo))
         assert memo.info().values == POINTS + 1
-    assert len(caught) == 1
     assert len(list(tmp_path.glob("memo.db.corrupt-*"))) == 1
 
 
@@ -128,7 +132,9 @@ def test_row_19_four_processes_share_a_memo(workers, tmp_path):
 
 def test_row_20_a_memo_on_a_network_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(_memo_file, "file_system", lambda _: "nfs4")
-    with pytest.warns(UserWarning, match="write-ahead"), remembered(tmp_path) as memo:
+    with pytest.warns(UserWarning, match="write-ahead"):
+        memo = remembered(tmp_path)
+    with memo:
         f = wrapped(Box(tmp_path), None, memo=memo)
         assert_right(f)
         assert_right(f)

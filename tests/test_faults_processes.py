@@ -2,13 +2,11 @@
 
 import functools
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -16,7 +14,6 @@ import pytest
 import torch
 from engines import (
     BASE,
-    ELSEWHERE,
     NAMES,
     PROCESSES,
     Box,
@@ -41,7 +38,6 @@ from leftovers import until
 
 from suture import FiniteDifference, differentiable, stencils
 from suture.errors import (
-    BadResult,
     EvaluationError,
     MethodError,
     TimedOut,
@@ -111,7 +107,11 @@ def test_row_10_who_cannot_stop_a_call_says_so(engine, tmp_path):
 # Rows 11 and 12
 
 
-ENDS = {"SIGSEGV": segfault, "SIGKILL": kill, "exited with code 3": functools.partial(leave, os._exit)}
+ENDS = {
+    "SIGSEGV": segfault,
+    "SIGKILL": kill,
+    "exited with code 3": functools.partial(leave, os._exit),
+}
 
 
 @on("workers")
@@ -232,7 +232,8 @@ def test_row_16_the_trainer_is_killed(tmp_path):
         from gradients import weights, wrapped
         from suture.executors import Workers
 
-        f = wrapped(Box({str(tmp_path)!r}, functools.partial(start_children_and, hang, 985)), Workers(2))
+        doing = functools.partial(start_children_and, hang, 985)
+        f = wrapped(Box({str(tmp_path)!r}, doing), Workers(2))
         loss = f(weights()).sum()
         print("ready", flush=True)
         loss.backward()
@@ -294,9 +295,7 @@ def test_row_26_threads_of_torch_before_workers(engine):
     torch.set_num_threads(2)
     try:
         torch.ones(500, 500) @ torch.ones(500, 500)
-        f = differentiable(
-            multiplied, executor=engine, method=FiniteDifference(stencils.CENTRAL)
-        )
+        f = differentiable(multiplied, executor=engine, method=FiniteDifference(stencils.CENTRAL))
         x = weights()
         f(x).sum().backward()
     finally:

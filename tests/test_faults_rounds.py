@@ -1,21 +1,15 @@
 """Rounds of points on engines: the same bits, all at once, in any order; what is skipped."""
 
-import collections
 import concurrent.futures
-import copy
-import functools
-import pickle
 import random
-import threading
 
 import cloudpickle
 import numpy as np
 import pytest
 import torch
-from engines import BASE, ELSEWHERE, Box, become, boom
+from engines import BASE, Box, boom
 from gradients import (
     POINTS,
-    assert_right,
     elsewhere,
     expected,
     first_line,

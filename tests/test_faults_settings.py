@@ -2,15 +2,12 @@
 
 import copy
 import functools
-import os
 import pickle
 import threading
 
-import cloudpickle
-import numpy as np
 import pytest
 import torch
-from engines import BASE, PROCESSES, Box, kill
+from engines import BASE, PROCESSES, Box
 from faults import KILL, Refuses, boom, give, here, ignore, raise_awkward, there
 from gradients import (
     POINTS,
@@ -18,7 +15,6 @@ from gradients import (
     assert_right,
     elsewhere,
     everywhere,
-    expected,
     first_line,
     formula,
     gradient,
@@ -206,7 +202,9 @@ def test_who_wants_to_leave_leaves(engine, tmp_path, kind):
 
 
 @pytest.mark.parametrize("engine", ["workers"], indirect=True)
-@pytest.mark.parametrize(("kind", "error"), [(SystemExit, WorkerDied), (KeyboardInterrupt, EvaluationError)])
+@pytest.mark.parametrize(
+    ("kind", "error"), [(SystemExit, WorkerDied), (KeyboardInterrupt, EvaluationError)]
+)
 def test_a_worker_that_wants_to_leave_costs_its_point(engine, tmp_path, kind, error):
     def leaving(x, result):
         raise kind(3)

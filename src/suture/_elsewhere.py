@@ -143,9 +143,7 @@ class Elsewhere:
         if future in self._running:
             self._settle(*self._running.pop(future), future)
 
-    def _settle(
-        self, task: list[Call], pool: Any, future: concurrent.futures.Future[Any]
-    ) -> None:
+    def _settle(self, task: list[Call], pool: Any, future: concurrent.futures.Future[Any]) -> None:
         """Take what came of a task."""
         try:
             answers: list[Answer] = future.result()

@@ -58,12 +58,14 @@ class Job:
         rest, p = iter(self._displaced), points[0]
         sample = self.batch.samples[p]
         return [
-            self._alone(next(rest)[p]) if constant is None else self.inputs.private(constant[sample])
+            self._alone(next(rest)[p])
+            if constant is None
+            else self.inputs.private(constant[sample])
             for constant in self.inputs.constants
         ]
 
     def _alone(self, point: Any) -> Any:
-        """Return a point that brings no other points along: a tensor is pickled with its storage."""
+        """Return a point that takes no others along: a tensor is pickled with all its storage."""
         is_sent = self.frame.box.service.pool is not None and isinstance(point, torch.Tensor)
         return point.clone() if is_sent else point
 
