@@ -643,14 +643,6 @@ def test_check_prints_the_report_and_returns_it(capsys):
     assert repr(report) == f"<check of smooth: fine, {report.evaluations} evaluations>"
 
 
-def test_without_rich_the_text_is_plain(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "rich", None)
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    monkeypatch.delitem(sys.modules, "suture._check.console", raising=False)
-    report = suture.check(smooth, X)
-    assert capsys.readouterr().out == f"{report}\n"
-
-
 def test_lines_fit_into_80_columns():
     for f in (smooth, tree, batch_norm, with_noise(1e-3)):
         text = str(look(f, ROWS if f is batch_norm else X))

@@ -7,6 +7,7 @@ something to type. The last section checks that no message in the source is miss
 import ast
 import atexit
 import concurrent.futures
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -2537,7 +2538,8 @@ def fork_that_is_refused():
     TimedOut,
     "`wait` gave no result within 0.2 s.",
     "Its worker and all processes that it started were killed; other points are not affected.",
-    "Allow more seconds in `submit_within(seconds, ...)`, or make the function stop by itself.",
+    "Allow more seconds, in `timeout=` or `submit_within(seconds, ...)`, or make the function "
+    "stop by itself.",
 )
 def task_that_is_late():
     with Workers(1) as workers:
@@ -2668,6 +2670,101 @@ def workers_of_a_daemon():
 )
 def no_workers():
     Workers(0)
+
+
+# ------------------------------------------------------------------------------------------------
+# Records
+# ------------------------------------------------------------------------------------------------
+
+ROW = '{"when": 1.0, "seconds": 2.0, "name": "f", "ended": "value"}'
+
+
+def report_of(text, page="page.html"):
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("run.jsonl").write_text(text)
+        suture.report("run.jsonl", page)
+
+
+def no_record(reason):
+    return says(
+        MethodError,
+        f"run.jsonl is no record: {reason}.",
+        "A record has rows of JSON, one a call of a black box.",
+        "Record a training, `with suture.record(path):`, and report that.",
+    )
+
+
+@no_record("it has no rows")
+def report_of_nothing():
+    report_of("")
+
+
+@no_record("line 2 is {'when': 1.0}")
+def report_of_something_else():
+    report_of(ROW + '\n{"when": 1.0}')
+
+
+@no_record("a time is negative, or no number")
+def report_of_a_negative_time():
+    report_of(ROW.replace("2.0", "-2.0"))
+
+
+@no_record("a count is negative")
+def report_of_a_negative_count():
+    report_of(ROW.replace('"name"', '"step": -1, "name"'))
+
+
+@says(
+    MethodError,
+    "The record run.jsonl cannot be read: No such file or directory.",
+    "A record is a file that `with suture.record(path):` wrote.",
+    'Give its path, for example `report("runs/record.jsonl", "run.html")`.',
+)
+def report_of_no_file():
+    suture.report("run.jsonl", "page.html")
+
+
+@says(
+    MethodError,
+    "The page run.jsonl would replace the record itself.",
+    "Page and record are two files.",
+    'Give another path, for example `report("run.jsonl", "run-page.html")`.',
+)
+def page_in_the_place_of_its_record():
+    report_of(ROW, page="run.jsonl")
+
+
+@says(
+    MethodError,
+    "The page . cannot be written: Is a directory.",
+    "A page is a file; it is made if it does not exist, and its directory too.",
+    'Give another path, for example `report("run.jsonl", "page.html")`.',
+)
+def page_that_is_a_directory():
+    report_of(ROW, page=".")
+
+
+@says(
+    MissingExtraError,
+    "The report of a record cannot draw: matplotlib is not installed.",
+    "Its page consists of figures, which are the extra `plot`.",
+    '`pip install "suture[plot]"`',
+)
+def report_without_matplotlib():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.figure", None)
+        report_of(ROW)
+
+
+@says(
+    MethodError,
+    "The record /dev/null/run.jsonl cannot be written: Not a directory.",
+    "A record is a file that can be written and read; it is made if it does not exist.",
+    'Give another path, for example `record("runs/record.jsonl")`.',
+)
+def record_in_a_file():
+    with suture.record("/dev/null/run.jsonl"):
+        pass
 
 
 # ------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ PUBLIC_NAMES = {
     "differentiable",
     "directions",
     "errors",
+    "record",
+    "report",
     "stencils",
 }
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from suture._differentiable import differentiable
     from suture._methods import AbstractMethod, AdaptiveDifference, CustomVJP, FiniteDifference
     from suture._module import Differentiable
+    from suture._record import record
+    from suture._report import report
     from suture._stencil import Stencil
 
 __version__ = "0.1.0.dev0"
@@ -24,6 +26,8 @@ __all__ = [
     "differentiable",
     "directions",
     "errors",
+    "record",
+    "report",
     "stencils",
 ]
 
@@ -36,6 +40,8 @@ _HOMES = {
     "Stencil": "_stencil",
     "check": "_check",
     "differentiable": "_differentiable",
+    "record": "_record",
+    "report": "_report",
 }
 
 

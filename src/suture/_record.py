@@ -98,7 +98,8 @@ def _opened(path: Path) -> tuple[int, bool]:
         MethodError: if the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         is_file = stat.S_ISREG(os.fstat(file).st_mode)  # and not /dev/null, or a pipe
         return file, is_file and _ends_within_a_line(path)

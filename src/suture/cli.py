@@ -78,6 +78,23 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    record: Annotated[Path, typer.Argument(help="What `suture.record` wrote.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page.", show_default="beside the record, .html", dir_okay=False),
+    ] = None,
+) -> None:
+    """Draw what a training called: a page of HTML, and totals here.
+
+    The record may be one that is still being written.
+    """
+    from suture._report import command
+
+    command.run(record, out)
+
+
 memo = typer.Typer(no_args_is_help=True)
 app.add_typer(memo, name="memo", help="Look at a memo, and make it smaller.")
 

@@ -58,13 +58,11 @@ def check(f: Any, /, *args: Any, budget: int | None = None, **kwargs: Any) -> Re
 
 
 def show(report: Report) -> None:
-    """Print a report: with rich where it is installed, as plain text otherwise."""
-    try:
-        from suture._check.console import show as show_rich
-    except ModuleNotFoundError:
-        print(report)
-    else:
-        show_rich(report)
+    """Print a report."""
+    # Here: rich takes longer to import than all of Suture.
+    from suture._check import console
+
+    console.show(report)
 
 
 __all__ = ["Report", "check", "examine", "show"]

@@ -12,7 +12,8 @@ import numpy as np
 
 from suture._check.findings import Curve, Trial, counted
 from suture._check.report import Report
-from suture.errors import MethodError, MissingExtraError
+from suture._plot import DARK, LIGHT, figure_class, quiet
+from suture.errors import MethodError
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 # Inputs are drawn, the worst first, and the pattern: more would be too small to read.
 _PANELS = 6
 _COLUMNS = 3
-
-# Two colors of Okabe and Ito (2008), "Color Universal Design": color-blind readers too tell them
-# apart.
-_LIGHT, _DARK = "#E69F00", "#0072B2"
 
 # Nothing is drawn below the rounding of float64, and a slope without digits is at the top.
 _LOWEST, _HIGHEST = 1e-17, 10.0
@@ -48,15 +45,9 @@ def check_path(path: Path) -> None:
 
 
 def _figure_class() -> type[Figure]:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "The report cannot draw: matplotlib is not installed.",
-            "Pictures are the extra `plot`; `print(report)` works without it.",
-            'pip install "suture[plot]"',
-        ) from error
-    return Figure
+    return figure_class(
+        "The report", "Pictures are the extra `plot`; `print(report)` works without it."
+    )
 
 
 def draw(report: Report) -> Figure:
@@ -65,7 +56,6 @@ def draw(report: Report) -> Figure:
     Raises:
         MissingExtraError: if matplotlib is not installed.
     """
-    figure_class = _figure_class()
     has_pattern = report.pattern is not None and report.pattern.size > 1
     trial = Trial() if report.advice is None else report.advice.trial
     drawn = list(zip_longest(report.curves, trial.steps, trial.errors))
@@ -74,7 +64,7 @@ def draw(report: Report) -> Figure:
     columns = min(panels, _COLUMNS)
     rows = -(-panels // columns)
     size = (max(5.0, 3.4 * columns), 0.9 + 2.9 * rows)
-    figure = figure_class(figsize=size, layout="constrained")
+    figure = _figure_class()(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, (curve, step, off) in zip(axes, drawn, strict=False):
         _draw_curve(axis, curve)
@@ -114,17 +104,17 @@ def _as_png(figure: Figure) -> bytes:
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:
     steps, errors = curve.steps, np.clip(curve.errors, _LOWEST, None)
-    axes.loglog(steps, errors, "o", ms=4, color=_DARK, label="measured error")
+    axes.loglog(steps, errors, "o", ms=4, color=DARK, label="measured error")
     kind = "h²" if curve.order == 2 else "h"
     line = np.array([steps[0], steps[-1]])
-    axes.loglog(line, curve.floor / line, "--", lw=1, color=_LIGHT, label="noise floor, ∝ 1/h")
+    axes.loglog(line, curve.floor / line, "--", lw=1, color=LIGHT, label="noise floor, ∝ 1/h")
     if curve.truncation:
         axes.loglog(
             line,
             curve.truncation * line**curve.order,
             ":",
             lw=1.2,
-            color=_DARK,
+            color=DARK,
             label=f"truncation, ∝ {kind}",
         )
     axes.axvline(curve.chosen, color="0.6", lw=1, zorder=0, label="best step")
@@ -137,8 +127,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     axes.set_xlabel("step, in units of the input", fontsize="small")
     axes.set_ylabel("relative error of the slope", fontsize="small")
     axes.tick_params(labelsize="small")
-    axes.grid(color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
+    quiet(axes, grid="0.92")
 
 
 def _draw_step(axes: Axes, step: float, error: float) -> None:
@@ -152,7 +141,7 @@ def _draw_step(axes: Axes, step: float, error: float) -> None:
         "D",
         ms=7,
         mfc="none",
-        mec=_LIGHT,
+        mec=LIGHT,
         mew=1.8,
         label="step of the recommended call",
     )

@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from suture._plot import DARK, LIGHT, quiet
 from suture.demo.experiment import TRUE_WEIGHT, Comparison, Epoch, f
 
-# Two colors of Okabe and Ito (2008), "Color Universal Design": color-blind readers too tell them
-# apart. Where curves coincide, the light one is thick and the dark one thin above it.
-LIGHT, DARK = "#E69F00", "#0072B2"
+# Where curves coincide, the light one is thick and the dark one thin above it.
 AUTOMATIC: dict[str, Any] = {"label": "automatic differentiation", "color": LIGHT}
 THROUGH_STRING: dict[str, Any] = {"label": "Suture, through the string", "color": DARK}
 
@@ -101,8 +100,6 @@ def draw_prediction_difference(comparison: Comparison) -> Figure:
 
 def _finish(axes: Axes) -> None:
     """Give all axes the same quiet look."""
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    quiet(axes, grid="0.9")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)

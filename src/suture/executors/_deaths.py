@@ -94,7 +94,8 @@ def late(name: str, seconds: float, started: bool) -> TimedOut:
     return TimedOut(
         f"{where} gave no result within {seconds:g} s.",
         "Its worker and all processes that it started were killed; other points are not affected.",
-        "Allow more seconds in `submit_within(seconds, ...)`, or make the function stop by itself.",
+        "Allow more seconds, in `timeout=` or `submit_within(seconds, ...)`, or make the function "
+        "stop by itself.",
     )
 
 
