@@ -135,7 +135,7 @@ class Attempts:
                 self._keep(call, result, self.lookup)
         except BadResult as complaint:
             self._note(call, "bad result", complaint, when, seconds, where)
-            job.located(complaint, call.points)
+            job.located(complaint, call.points).attempt = call.attempt
             if self.forgiving != "all":
                 raise
             self.fail(call, complaint)
@@ -186,6 +186,7 @@ class Attempts:
     def fail(self, call: Call, error: Exception) -> None:
         """Let the points of a call fail; those of a call with many are evaluated each by itself."""
         if len(call.points) > 1:
+            self.tally.retries += len(call.points)
             for i, p in enumerate(call.points):
                 one = Call(call.job, [p], call.stack)
                 one.keys = call.keys[i : i + 1]

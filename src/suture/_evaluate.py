@@ -15,7 +15,7 @@ from suture import _record
 from suture._attempts import Attempts, Call, Forgiving
 from suture._elsewhere import Elsewhere
 from suture._frame import Frame
-from suture._invoke import place
+from suture._invoke import is_served_here, place
 from suture._job import Job
 from suture._lookup import Lookup
 
@@ -42,7 +42,7 @@ class Pipeline:
         executor = None if pool is None else pool.current()
         attempts.begin(sum(map(len, jobs)), forgiving)
         try:
-            if executor is None:
+            if executor is None or is_served_here(executor):
                 self._here(self._calls(jobs, 1))
             else:
                 elsewhere = Elsewhere(attempts, executor, sum(map(len, jobs)))

@@ -57,17 +57,29 @@ class Answer(NamedTuple):
 class Invocation:
     """A function, and all that makes its calls the same everywhere."""
 
-    def __init__(self, fn: Callable[..., Any], name: str, ambient: Ambient) -> None:
-        """Take the function, what messages call it, and what torch is set to."""
+    def __init__(
+        self, fn: Callable[..., Any], name: str, ambient: Ambient, pool: Any = None
+    ) -> None:
+        """Take the function, what messages call it, what torch is set to, and who runs this."""
         self.fn, self.ambient, self._origin = fn, ambient, (socket.gethostname(), os.getpid())
+        self._pool = pool
         # What a pool calls it in its own messages.
         self.__qualname__ = name
 
     def __call__(self, *points: Point) -> list[Answer]:
         """Call the function at some points, one after another."""
         is_here = self._origin == (socket.gethostname(), os.getpid())
-        with nullcontext() if self.ambient.is_current() else self.ambient.restored():
-            return [self._answer(i, point, is_here) for i, point in enumerate(points)]
+        before = _served()
+        _thread.pools = (*before, self._pool)
+        try:
+            with nullcontext() if self.ambient.is_current() else self.ambient.restored():
+                return [self._answer(i, point, is_here) for i, point in enumerate(points)]
+        finally:
+            _thread.pools = before
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the pool: in another process nobody works for it."""
+        return {**self.__dict__, "_pool": None}
 
     def _answer(self, i: int, point: Point, is_here: bool) -> Answer:
         note(i)
@@ -82,6 +94,18 @@ class Invocation:
         if error is None:
             result = own(result)
         return Answer(result, error, when, seconds, place())
+
+
+_thread = threading.local()
+
+
+def _served() -> tuple[Any, ...]:
+    return getattr(_thread, "pools", ())
+
+
+def is_served_here(pool: Any) -> bool:
+    """Whether this thread is at work for a pool: waiting for its other threads may never end."""
+    return any(pool is served for served in _served())
 
 
 def place() -> str:

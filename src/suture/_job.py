@@ -58,9 +58,16 @@ class Job:
         rest, p = iter(self._displaced), points[0]
         sample = self.batch.samples[p]
         return [
-            next(rest)[p] if constant is None else self.inputs.private(constant[sample])
+            self._alone(next(rest)[p])
+            if constant is None
+            else self.inputs.private(constant[sample])
             for constant in self.inputs.constants
         ]
+
+    def _alone(self, point: Any) -> Any:
+        """Return a point that takes no others along: a tensor is pickled with all its storage."""
+        is_sent = self.frame.box.service.pool is not None and isinstance(point, torch.Tensor)
+        return point.clone() if is_sent else point
 
     def take(self, points: Sequence[int], result: Any, stack: Stack) -> None:
         """Check the result of a call and store its numbers.

@@ -67,6 +67,7 @@ class Mitigation:
         if not skipped:
             return
         tally.skipped += skipped
+        pipeline.attempts.count()
         for primal, dead in zip(primals, self.dead, strict=True):
             if dead.all():
                 primal.tuning = primal.replay = None
