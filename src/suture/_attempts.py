@@ -52,12 +52,18 @@ class Call:
 
     __slots__ = ("alone", "attempt", "job", "keys", "points", "stack", "tensors")
 
-    def __init__(self, job: Job, points: Sequence[int], stack: Stack) -> None:
+    def __init__(
+        self,
+        job: Job,
+        points: Sequence[int],
+        stack: Stack,
+        keys: Sequence[bytes] = (),
+        tensors: list[Any] | None = None,
+    ) -> None:
         """Begin with the first attempt."""
         self.job, self.points, self.stack = job, points, stack
         self.attempt, self.alone = 1, False
-        self.keys: list[bytes] = []
-        self.tensors: list[Any] | None = None
+        self.keys, self.tensors = keys, tensors
 
     def arguments(self) -> Point:
         """Return private copies of (args, kwargs)."""
@@ -106,7 +112,7 @@ class Attempts:
 
     def count(self) -> None:
         """Add what is new to what the function has counted."""
-        self.frame.counter.add(self.tally.minus(self._counted))
+        self.frame.counter.add(self.tally, self._counted)
         self._counted = self.tally.copy()
 
     def following(self, calls: Iterator[Call]) -> Call | None:
@@ -131,8 +137,8 @@ class Attempts:
         self.tally.evaluations += count
         try:
             job.take(call.points, result, call.stack)
-            if self.lookup is not None:
-                self._keep(call, result, self.lookup)
+            if call.keys:
+                self._keep(call, result)
         except BadResult as complaint:
             self._note(call, "bad result", complaint, when, seconds, where)
             job.located(complaint, call.points).attempt = call.attempt
@@ -145,8 +151,10 @@ class Attempts:
             self._note(call, "value" if finite else "not finite", None, when, seconds, where)
         self.progress.advance(count)
 
-    def _keep(self, call: Call, result: Any, lookup: Lookup) -> None:
+    def _keep(self, call: Call, result: Any) -> None:
         """Write the finite results of a call into the memo; all go on with what is stored."""
+        lookup = self.lookup
+        assert lookup is not None  # where the keys come from
         for place_, (p, key) in enumerate(zip(call.points, call.keys, strict=True)):
             if call.job.is_finite([p]):
                 one = call.job.result_of(call.points, place_, result, call.stack)
@@ -188,9 +196,7 @@ class Attempts:
         if len(call.points) > 1:
             self.tally.retries += len(call.points)
             for i, p in enumerate(call.points):
-                one = Call(call.job, [p], call.stack)
-                one.keys = call.keys[i : i + 1]
-                self.repeat(one)
+                self.repeat(Call(call.job, [p], call.stack, call.keys[i : i + 1]))
             return
         self.failure = error
         call.job.fail(call.points)

@@ -311,10 +311,14 @@ class Site:
         form = (many, *((leaf.row_shape, leaf.dtype) for leaf in self.frame.call.leaves))
         leaves = [i for i, want in enumerate(self.wanted) if want and concerned[i]]
         facts = frozenset((claim, form, i) for i in leaves)
-        checked, lookup = self.frame.counter.checked, self.evaluator.pipeline.attempts.lookup
-        if not facts <= checked and lookup is not None and lookup.has_established(facts):
-            checked.update(facts)
-        return frozenset() if facts <= checked else facts
+        checked = self.frame.counter.checked
+        if facts <= checked:
+            return frozenset()
+        lookup = self.evaluator.pipeline.attempts.lookup
+        if lookup is None or not lookup.has_established(facts):
+            return facts
+        checked.update(facts)
+        return frozenset()
 
     def _refuse_complex(self) -> None:
         leaves = [

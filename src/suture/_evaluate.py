@@ -40,12 +40,13 @@ class Pipeline:
         """
         attempts, pool = self.attempts, self.frame.box.service.pool
         executor = None if pool is None else pool.current()
-        attempts.begin(sum(map(len, jobs)), forgiving)
+        points = sum(map(len, jobs))
+        attempts.begin(points, forgiving)
         try:
             if executor is None or is_served_here(executor):
                 self._here(self._calls(jobs, 1))
             else:
-                elsewhere = Elsewhere(attempts, executor, sum(map(len, jobs)))
+                elsewhere = Elsewhere(attempts, executor, points)
                 elsewhere.run(self._calls(jobs, elsewhere.width))
             self._finish(jobs)
         except BaseException:
@@ -64,20 +65,24 @@ class Pipeline:
 
     def _calls(self, jobs: Sequence[Job], workers: int) -> Iterator[Call]:
         """Yield the calls of jobs; first of all, points that the memo knows are taken from it."""
+        lookup = self.attempts.lookup
         for job in jobs:
-            count = len(job)
-            size = 1
+            count, size = len(job), 1
             if job.stack != "none":
                 size = min(self.frame.box.chunk_size or count, -(-count // workers)) or 1
-            if self.attempts.lookup is None:
+            if lookup is not None:
+                yield from self._unknown(job, size, lookup)
+            elif size == 1:
+                for p in range(count):
+                    yield Call(job, [p], job.stack)
+            else:
                 for start in range(0, count, size):
                     yield Call(job, range(start, min(start + size, count)), job.stack)
-            else:
-                yield from self._unknown(job, size, self.attempts.lookup)
 
     def _unknown(self, job: Job, size: int, lookup: Lookup) -> Iterator[Call]:
         """Yield calls for the points of a job that the memo does not know."""
-        call = Call(job, [], job.stack)
+        points: list[int] = []
+        keys: list[bytes] = []
         for p in range(len(job)):
             tensors = job.tensors([p], "none", again=False)
             key = lookup.key(tensors)
@@ -85,31 +90,33 @@ class Pipeline:
             if found is not None:
                 self.attempts.hit(job, p, found)
                 continue
-            call.points = [*call.points, p]
-            call.keys.append(key)
-            if size == 1:
-                call.tensors = tensors if job.stack == "none" else None
-            if len(call.points) == size:
-                yield call
-                call = Call(job, [], job.stack)
-        if call.points:
-            yield call
+            points.append(p)
+            keys.append(key)
+            if len(points) == size:
+                yield Call(job, points, job.stack, keys, tensors if job.stack == "none" else None)
+                points, keys = [], []
+        if points:
+            yield Call(job, points, job.stack, keys)
 
     def _here(self, calls: Iterator[Call]) -> None:
         """Call the function in this process, one call after another."""
-        fn, ambient, clock = self.frame.box.fn, self.frame.ambient, time.perf_counter
-        attempts = self.attempts
-        where = place() if attempts.observed else ""
+        fn, ambient, attempts = self.frame.box.fn, self.frame.ambient, self.attempts
+        observed, when, start, seconds = attempts.observed, 0.0, 0.0, 0.0
+        where = place() if observed else ""
         with nullcontext() if ambient.is_current() else ambient.restored():
             while (call := attempts.following(calls)) is not None:
-                when, start = time.time() if attempts.observed else 0.0, clock()
                 args, kwargs = call.arguments()
+                if observed:
+                    when, start = time.time(), time.perf_counter()
                 try:
                     result = fn(*args, **kwargs)
                 except Exception as error:
-                    attempts.erred(call, error, when, clock() - start, where)
+                    seconds = time.perf_counter() - start if observed else 0.0
+                    attempts.erred(call, error, when, seconds, where)
                 except BaseException:
                     attempts.tally.evaluations += len(call.points)
                     raise
                 else:
-                    attempts.returned(call, result, when, clock() - start, where)
+                    if observed:
+                        seconds = time.perf_counter() - start
+                    attempts.returned(call, result, when, seconds, where)

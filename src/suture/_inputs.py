@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,40 @@ class Batch:
         which = slice(points.start, points.stop) if isinstance(points, range) else list(points)
         samples = [self.samples[p] for p in points]
         return Batch(self.rows[which], self.shared[which], samples)
+
+
+class Parts(Protocol):
+    """What the function receives for one argument at each point."""
+
+    def __getitem__(self, point: int, /) -> Any:
+        """Return it for one point."""
+
+
+# A part is an object of half a kilobyte beside its numbers, so those of a large round are not
+# made at once; and so many tensors by `unbind` take half the time of one by one.
+_BLOCK = 256
+
+
+def parts(stack: Any) -> Parts:
+    """Return the parts of a stack (P, *shape), an array or a tensor."""
+    if len(stack) > _BLOCK:
+        return _Blocks(stack)
+    if isinstance(stack, np.ndarray):
+        return [stack[p, ...] for p in range(len(stack))]
+    made: Sequence[Any] = stack.unbind(0)
+    return made
+
+
+class _Blocks:
+    """The parts of a large stack, made as they are asked for, one after another."""
+
+    def __init__(self, stack: Any) -> None:
+        self._stack, self._first, self._made = stack, 0, parts(stack[:_BLOCK])
+
+    def __getitem__(self, point: int, /) -> Any:
+        if not self._first <= point < self._first + _BLOCK:
+            self._first, self._made = point, parts(self._stack[point : point + _BLOCK])
+        return self._made[point - self._first]
 
 
 class Inputs:
@@ -127,15 +161,12 @@ class Inputs:
         """Return copies of x of some samples, as points."""
         return Batch(self.rows[samples], self.shared[samples], samples)
 
-    def each_displaced(self, batch: Batch) -> list[Sequence[Any]]:
+    def each_displaced(self, batch: Batch) -> list[Parts]:
         """Return, for each displaced argument, what the function receives at each point."""
         displaced = (i for i, constant in enumerate(self.constants) if constant is None)
         # Copies, so that an error can still say where a point was that the function overwrote.
         arrays = [array.copy() for array in self.layout.scatter(batch.rows, batch.shared)]
-        stacks = [self._received(i, array) for i, array in zip(displaced, arrays, strict=True)]
-        if self.frame.box.interface == "numpy":
-            return [[stack[p, ...] for p in range(len(stack))] for stack in stacks]
-        return [stack.unbind(0) for stack in stacks]
+        return [parts(self._received(i, array)) for i, array in zip(displaced, arrays, strict=True)]
 
     def of_call(self, stack: Stack, chunk: Batch) -> list[Any]:
         """Return what the function receives for each tensor argument: private copies."""

@@ -35,6 +35,7 @@ class Job:
         self.integers: dict[int, Array] = {}
         self.failed: set[int] = set()
         self._displaced = inputs.each_displaced(batch) if stack == "none" else None
+        self._all_displaced = not any(constant is not None for constant in inputs.constants)
         self._quick = not batch.is_complex
 
     def __len__(self) -> int:
@@ -55,8 +56,10 @@ class Job:
         """
         if self._displaced is None or again:
             return self.inputs.of_call(stack, self.batch.pick(points))
-        rest, p = iter(self._displaced), points[0]
-        sample = self.batch.samples[p]
+        p = points[0]
+        if self._all_displaced:
+            return [column[p] for column in self._displaced]
+        rest, sample = iter(self._displaced), self.batch.samples[p]
         return [
             self._alone(next(rest)[p])
             if constant is None
@@ -76,11 +79,12 @@ class Job:
             BadResult: if it is none, or has another form than the first one.
         """
         if self._quick and stack == "none":
-            form = self._known(result)
-            if form is not None and self.values is not None and form.is_alike(result):
+            if self.values is None:
+                self._recall(result)
+            values, form = self.values, self.frame.outcome
+            if values is not None and form is not None and form.is_alike(result):
                 # It has type, dtype and shape of the first: nothing need be checked.
-                shape = self.values.shape[1:]
-                self.values[points[0]] = _results.quick(result).reshape(shape)
+                values[points[0]] = _results.quick(result).reshape(values.shape[1:])
                 return
         leaves = self._read(points, result, stack)
         if self.values is None:  # the first result fixes the form
@@ -92,17 +96,13 @@ class Job:
                 self.integers[i] = np.zeros((len(self), *array.shape[1:]), array.dtype)
             self.integers[i][points] = array
 
-    def _known(self, result: Any) -> _results.Outcome | None:
-        """Return the form of the result, if it is known; that of the last call may be it."""
-        frame = self.frame
-        if frame.outcome is None:
-            last = frame.call.last_outcome
-            if last is None or not last.is_alike(result):
-                return None
+    def _recall(self, result: Any) -> None:
+        """Make room for values, if the form is known; that of the last call may be it."""
+        frame, last = self.frame, self.frame.call.last_outcome
+        if frame.outcome is None and last is not None and last.is_alike(result):
             frame.outcome = last
-        if self.values is None:
+        if frame.outcome is not None:
             self.values = self._room()
-        return frame.outcome
 
     def _block(self, count: int) -> Array:
         shape = (count, self.inputs.layout.rows, self.frame.form.width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import threading
 from typing import Any
 
@@ -34,18 +35,17 @@ class Tally:
         """How many points were asked for."""
         return self.evaluations - self.retries + self.hits
 
-    def add(self, other: Tally) -> None:
-        """Add another tally to this one."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
     def minus(self, before: Tally) -> Tally:
         """Return what came since another tally."""
-        return Tally(*(getattr(self, name) - getattr(before, name) for name in self.__slots__))
+        return Tally(*map(operator.sub, _numbers(self), _numbers(before)))
 
     def copy(self) -> Tally:
         """Return the same numbers."""
-        return dataclasses.replace(self)
+        return Tally(*_numbers(self))
+
+
+_NOTHING = Tally()
+_numbers = operator.attrgetter(*(field.name for field in dataclasses.fields(Tally)))
 
 
 class Counter:
@@ -69,10 +69,11 @@ class Counter:
             self._calls += 1
             return self._calls
 
-    def add(self, tally: Tally) -> None:
-        """Count what came of some points."""
+    def add(self, now: Tally, before: Tally = _NOTHING) -> None:
+        """Count what came of some points since another tally of them."""
         with self._lock:
-            self.total.add(tally)
+            numbers = zip(_numbers(self.total), _numbers(now), _numbers(before), strict=True)
+            self.total = Tally(*(total + new - old for total, new, old in numbers))
 
     @property
     def evaluations(self) -> int:
@@ -82,7 +83,7 @@ class Counter:
     def __deepcopy__(self, memo: dict[int, Any]) -> Counter:
         """Return a counter that has counted the same."""
         copy = Counter()
-        copy.add(self.total)
+        copy.total = self.total.copy()
         copy.checked, copy.pace, copy._calls = set(self.checked), self.pace, self._calls
         return copy
 
