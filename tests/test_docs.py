@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 import re
 from pathlib import Path
@@ -14,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()
 ]
-MODULES = sorted(m.name for m in pkgutil.walk_packages(suture.__path__, "suture."))
+ABSENT = set() if importlib.util.find_spec("ray") else {"suture.executors._ray"}
+MODULES = sorted(
+    {module.name for module in pkgutil.walk_packages(suture.__path__, "suture.")} - ABSENT
+)
 # A python block, and what it prints: the text block directly below it, if there is one.
 PYTHON_BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<printed>.*?)^```$)?",

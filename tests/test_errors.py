@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import math
 import multiprocessing
+import multiprocessing.pool
 import os
 import pickle
 import signal
@@ -20,9 +21,11 @@ import sqlite3
 import sys
 import tempfile
 import time
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import faults
 import numpy as np
@@ -40,9 +43,11 @@ from suture import (
     _tree,
     differentiable,
     directions,
+    executors,
     stencils,
 )
 from suture._fingerprint import fingerprint
+from suture._lookup import RANDOM
 from suture._memo import Memo
 from suture._methods import Primal, Room
 from suture.errors import (
@@ -56,8 +61,9 @@ from suture.errors import (
     TransformError,
     WorkerDied,
 )
-from suture.executors import Workers
+from suture.executors import Workers, _parcel, _tasks
 from suture.executors._deaths import RemoteTraceback
+from suture.executors._refuse import check_executor
 
 COMPLEX_STEP = FiniteDifference(stencils.COMPLEX_STEP)
 BACKWARD = FiniteDifference(stencils.BACKWARD, step=0.5)
@@ -2806,22 +2812,12 @@ BROKEN = concurrent.futures.BrokenExecutor("a process ended")
 
 @says(
     MethodError,
-    "`differentiable(executor=4)` is not possible.",
-    "An executor has a `submit`, or is a function without arguments that returns one.",
-    "Write `executor=suture.executors.Workers(2)`.",
-)
-def executor_that_is_a_number():
-    evaluated_by(4)
-
-
-@says(
-    MethodError,
-    "`differentiable(executor=<class 'NoneType'>)` is not possible.",
-    "It returned None, which has no `submit`.",
-    "Write `executor=suture.executors.Workers(2)`.",
+    "A function that was given as `executor` returned None.",
+    "It has to return an executor, which has `submit(fn, *args)`.",
+    "Use `executor=lambda: suture.executors.Workers(2)`, for example.",
 )
 def maker_that_makes_no_executor():
-    evaluated_by(type(None))
+    evaluated_by(lambda: None)
 
 
 @says(
@@ -3069,8 +3065,243 @@ def too_many_points_that_fail():
 )
 def memo_of_a_random_function():
     with tempfile.TemporaryDirectory() as home, Memo(Path(home) / "memo.db") as memo:
-        memo.note_random(fingerprint(spring, "spring"))
+        memo.note(fingerprint(spring, "spring"), RANDOM)
         differentiable(spring, memo=memo)(wants(1.0))
+
+
+@says(
+    MissingExtraError,
+    "`executors.dask` cannot be used: distributed is not installed.",
+    "It is the extra `dask`; everything else works without it.",
+    'Type `pip install "suture[dask]"`.',
+)
+def dask_that_is_not_installed():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "distributed", None)
+        executors.dask(None)
+
+
+@says(
+    MissingExtraError,
+    "`executors.ray` cannot be used: ray is not installed.",
+    "It is the extra `ray`; everything else works without it.",
+    'Type `pip install "suture[ray]"`.',
+)
+def ray_that_is_not_installed():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        executors.ray()
+
+
+@says(
+    MethodError,
+    "`executors.ray(max_retries=3)` is not possible.",
+    "A call is made once, and returns one thing.",
+    "Leave it out; `differentiable(..., retries=1)` evaluates a point that failed again.",
+)
+def ray_that_calls_again():
+    executors.ray(num_cpus=2, max_retries=3)
+
+
+@says(
+    MethodError,
+    "`executors.dask` was given builtins.str.",
+    "It takes a `distributed.Client` that is not asynchronous.",
+    'Use `executors.dask(distributed.Client("tcp://scheduler:8786"))`.',
+)
+def dask_without_a_client():
+    executors.dask("tcp://scheduler:8786")
+
+
+def dask_client(asynchronous=False, error=None):
+    distributed = pytest.importorskip("distributed")
+    client = mock.create_autospec(distributed.Client, instance=True, asynchronous=asynchronous)
+    client.run_on_scheduler.side_effect = error
+    return client
+
+
+@says(
+    MethodError,
+    "`executors.dask` was given an asynchronous client.",
+    "It takes a `distributed.Client` that is not asynchronous.",
+    'Use `executors.dask(distributed.Client("tcp://scheduler:8786"))`.',
+)
+def dask_with_an_asynchronous_client():
+    executors.dask(dask_client(asynchronous=True))
+
+
+@says(
+    MethodError,
+    "The Dask scheduler cannot be used: ModuleNotFoundError: No module named 'suture'.",
+    "It keeps the list of calls that have begun, so that none is made twice when a worker dies.",
+    "Connect the client, and `pip install suture` where the scheduler and the workers run.",
+)
+def dask_without_suture():
+    executors.dask(dask_client(error=ModuleNotFoundError("No module named 'suture'")))
+
+
+@says(
+    WorkerDied,
+    "The Dask worker that evaluated `spring` was lost.",
+    "It was killed, crashed, ran out of memory, left the cluster, or cannot be reached; what did "
+    "not run there is not affected.",
+    "Look at `client.get_worker_logs()`; `differentiable(..., retries=1)` evaluates such a point "
+    "once more.",
+)
+def dask_worker_that_dies():
+    client = dask_client()
+    pool = client.get_executor.return_value
+    pool.submit.side_effect = lambda *_: _tasks.failed(distributed_error(client))
+    raise executors.dask(client).submit(spring, 1).exception()
+
+
+def distributed_error(client):
+    """Return the error of a task that was given up."""
+    return sys.modules["distributed"].scheduler.KilledWorker("spring", client, 3)
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise TypeError("cannot pickle 'module.lock' object")
+
+
+@says(
+    MethodError,
+    "`spring` or its arguments cannot be sent to a worker: TypeError: cannot pickle 'module.lock' "
+    "object.",
+    "A process gets the function, what it closes over, and its arguments as a pickle.",
+    "Create such objects inside of the function, or use a `ThreadPoolExecutor`.",
+)
+def call_that_cannot_be_pickled_for_dask():
+    raise executors.dask(dask_client()).submit(spring, Unpicklable()).exception()
+
+
+@says(
+    BadResult,
+    "The result of `spring` could not be received from its worker: a Unpicklable cannot be pickled "
+    "(TypeError: cannot pickle 'module.lock' object).",
+    "A result travels as a pickle.",
+    "Return numbers, arrays or tensors from `spring`.",
+)
+def parcel_whose_result_cannot_be_pickled():
+    _parcel.opened("spring", _parcel.perform(_parcel.pack(Unpicklable, (), {})))
+
+
+@says(
+    EvaluationError,
+    "`spring` raised SystemExit, which cannot be sent from a worker as it is.",
+    "An error travels as a pickle; the traceback above is that of the worker.",
+    "Raise an Exception in `spring` whose arguments are those of its `__init__`.",
+)
+def parcel_whose_function_leaves():
+    _parcel.opened("spring", _parcel.perform(_parcel.pack(sys.exit, (3,), {})))
+
+
+@says(
+    MethodError,
+    "`executor` is the class ThreadPoolExecutor.",
+    "A class has no workers yet.",
+    "Make one: `executor=ThreadPoolExecutor()`.",
+)
+def executor_that_is_a_class():
+    check_executor(concurrent.futures.ThreadPoolExecutor)
+
+
+@says(
+    MethodError,
+    "`executor` is 4.",
+    "An executor has `submit(fn, *args)`, which returns a `concurrent.futures.Future`.",
+    "Use `executor=suture.executors.Workers(4)`, or `executor=None` for this process.",
+)
+def executor_that_is_a_number():
+    check_executor(4)
+
+
+@says(
+    MethodError,
+    "`executor` is 'processes'.",
+    "An executor has `submit(fn, *args)`, which returns a `concurrent.futures.Future`.",
+    "Use `executor=suture.executors.Workers()`, or `executor=None` for this process.",
+)
+def executor_by_name():
+    check_executor("processes")
+
+
+class Foreign:
+    """Stands for an object of a library, under its class's name."""
+
+    def __init__(self, home, name):
+        self.__class__ = type(name, (Foreign,), {"__module__": home})
+
+    def __repr__(self):
+        return f"<{type(self).__name__}>"
+
+    def submit(self, fn, *args):
+        raise NotImplementedError
+
+
+@says(
+    MethodError,
+    "`executor` is <Client>.",
+    "Its `submit` returns futures of another kind, and it takes one result for two calls that look "
+    "the same.",
+    "Use `executor=suture.executors.dask(client)`.",
+)
+def executor_that_is_a_dask_client():
+    check_executor(Foreign("distributed.client", "Client"))
+
+
+@says(
+    MethodError,
+    "`executor` is <ClientExecutor>.",
+    "Dask calls a function again when a worker dies, three times, and without `pure=False` takes "
+    "one result for two calls that look the same.",
+    "Use `executor=suture.executors.dask(client)`.",
+)
+def executor_of_dask_itself():
+    check_executor(Foreign("distributed.cfexecutor", "ClientExecutor"))
+
+
+@says(
+    MethodError,
+    "`executor` is <module 'ray'>.",
+    "Ray has no executor of its own.",
+    "Use `executor=suture.executors.ray()`.",
+)
+def executor_that_is_ray():
+    check_executor(types.ModuleType("ray"))
+
+
+@says(
+    MethodError,
+    "`executor` is <module 'distributed'>.",
+    "A module has no workers.",
+    "Use `executor=suture.executors.dask(distributed.Client(...))`.",
+)
+def executor_that_is_a_module():
+    check_executor(types.ModuleType("distributed"))
+
+
+@says(
+    MethodError,
+    "`executor` is <Parallel>.",
+    "It has no `submit`, and gives up all calls when one fails.",
+    "Use `executor=lambda: loky.get_reusable_executor(max_workers=2)`, whose processes joblib uses "
+    "as well.",
+)
+def executor_that_is_joblibs():
+    check_executor(Foreign("joblib.parallel", "Parallel"))
+
+
+@says(
+    MethodError,
+    "`executor` is <multiprocessing.pool.ThreadPool state=RUN pool_size=1>.",
+    "It has no `submit`, and waits forever for the result of a process that was killed.",
+    "Use `executor=suture.executors.Workers()`, or `concurrent.futures.ProcessPoolExecutor()`.",
+)
+def executor_that_is_an_old_pool():
+    with multiprocessing.pool.ThreadPool(1) as pool:
+        check_executor(pool)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -3411,6 +3642,7 @@ def test_a_bad_result_has_a_cause_only_if_something_else_failed(name):
     error = caught_from(CASES[name].provoke)
     causes = {
         "points_that_fail_on_both_sides": PointFailed,
+        "parcel_whose_result_cannot_be_pickled": RemoteTraceback,
         "result_that_cannot_be_pickled": RemoteTraceback,
         "result_that_cannot_be_unpickled": ValueError,
     }

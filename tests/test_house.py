@@ -19,6 +19,7 @@ PUBLIC_NAMES = {
     "CustomVJP",
     "Differentiable",
     "FiniteDifference",
+    "Memo",
     "Stencil",
     "check",
     "differentiable",

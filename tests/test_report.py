@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import matplotlib
-import matplotlib.style
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -205,6 +204,13 @@ def test_a_line_that_was_cut_is_counted(saved, text):
     assert "One line was cut" in suture.report(table.path, table.path.with_name("p")).read_text()
 
 
+def test_a_line_that_is_no_text_is_counted(saved):
+    path = saved({})
+    path.write_bytes(path.read_bytes() + b"\xff\xfe\n" + lines([{}]).encode())
+    table = read(path)
+    assert (len(table.when), table.unreadable) == (2, 1)
+
+
 def test_a_row_behind_one_that_was_cut_is_read(saved):
     table = read(
         saved({}, text='{"when": 1e9, "seconds": 0.5, "na' + lines([{"call": 8}]) + "\n\n")
@@ -319,7 +325,7 @@ def test_hits_alone_make_a_page(saved):
 
 
 @pytest.mark.parametrize(
-    "name", ["<script>alert(1)</script>", "a & b", "$x_", "_f", "模拟", "\ud800\x00\n"]
+    "name", ["<script>alert(1)</script>", "a & b", "$x_$", "_f", "模拟", "\ud800\x00\n"]
 )
 def test_names_are_shown_and_never_obeyed(saved, name):
     text = page_of(saved({"name": name, "where": name, "error": name, "ended": name, "task": name}))
@@ -329,7 +335,7 @@ def test_names_are_shown_and_never_obeyed(saved, name):
 def test_the_settings_of_the_user_are_neither_used_nor_changed(saved):
     path = saved(*TRAINING)
     plain = page_of(path)
-    with matplotlib.style.context("dark_background"):
+    with matplotlib.rc_context({"axes.linewidth": 7.0, "xtick.major.size": 20.0}):
         before = dict(matplotlib.rcParams)
         assert page_of(path) == plain
         assert dict(matplotlib.rcParams) == before

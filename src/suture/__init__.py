@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from suture import directions, errors, stencils
     from suture._check import check
     from suture._differentiable import differentiable
+    from suture._memo import Memo
     from suture._methods import AbstractMethod, AdaptiveDifference, CustomVJP, FiniteDifference
     from suture._module import Differentiable
     from suture._record import record
@@ -21,6 +22,7 @@ __all__ = [
     "CustomVJP",
     "Differentiable",
     "FiniteDifference",
+    "Memo",
     "Stencil",
     "check",
     "differentiable",
@@ -37,6 +39,7 @@ _HOMES = {
     "CustomVJP": "_methods",
     "Differentiable": "_module",
     "FiniteDifference": "_methods",
+    "Memo": "_memo",
     "Stencil": "_stencil",
     "check": "_check",
     "differentiable": "_differentiable",

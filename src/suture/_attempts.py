@@ -76,7 +76,6 @@ class Attempts:
         tally: what came of the points.
         failure: the last error of a point that was allowed to fail.
         forgiving: which points may fail now.
-        lookup: the memo, None without one.
         progress: the bar.
         observed: whether somebody records.
     """
@@ -87,7 +86,6 @@ class Attempts:
         self.tally = Tally()
         self.failure: Exception | None = None
         self.forgiving: Forgiving = "nothing"
-        self.lookup: Lookup | None = None
         self.progress = Progress(frame.box.name, self.service.progress)
         self.observed = False
         self._task = task
@@ -99,8 +97,12 @@ class Attempts:
         self.forgiving = forgiving
         self.observed = bool(_record.active())
         self.progress.expect(points)
-        if self.service.memo is not None:
-            self.lookup = Lookup(self.service.memo, self.frame)
+
+    @functools.cached_property
+    def lookup(self) -> Lookup | None:
+        """The memo, None without one; the function is looked at once, not in each round."""
+        memo = self.service.memo
+        return None if memo is None else Lookup(memo, self.frame)
 
     def count(self) -> None:
         """Add what is new to what the function has counted."""

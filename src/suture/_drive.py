@@ -209,7 +209,7 @@ class Site:
         if facts:
             # Cut into chunks, one row may have been without its neighbors.
             box = self.frame.box
-            whole = box.chunk_size is None and box.service.pool is None and box.service.memo is None
+            whole = box.chunk_size is None and box.service.pool is None
             lasts = self.inputs.layout.rows > 1 or whole
             established = facts if lasts else frozenset()
             check = _claims.check_rows(primal, name)
@@ -221,7 +221,14 @@ class Site:
         return estimate
 
     def _establishing(self, facts: frozenset[Any]) -> Callable[[], None]:
-        return functools.partial(self.frame.counter.checked.update, facts)
+        return functools.partial(self._establish, facts)
+
+    def _establish(self, facts: frozenset[Any]) -> None:
+        """Note that claims hold, in the memo too: a resumed run asks what the first one asked."""
+        self.frame.counter.checked.update(facts)
+        lookup = self.evaluator.pipeline.attempts.lookup
+        if lookup is not None:
+            lookup.establish(facts)
 
     def _primals(self) -> list[Primal]:
         around = self.surroundings
@@ -284,11 +291,14 @@ class Site:
 
     @property
     def _has_company(self) -> bool:
-        """Whether rows share a call with displaced rows: one row alone shows nothing."""
+        """Whether rows share a call with displaced rows: one row alone shows nothing.
+
+        It is alone with a memo, which has f(x) of the forward pass and does not ask again.
+        """
         box = self.frame.box
         if not (self.inputs.layout.batched and self.inputs.layout.row_width):
             return False
-        concatenated = not box.vectorized and box.chunk_size != 1
+        concatenated = not box.vectorized and box.chunk_size != 1 and box.service.memo is None
         return self.inputs.layout.rows > 1 or concatenated
 
     def _unchecked(self, claim: str, concerned: Sequence[bool]) -> frozenset[Any]:
@@ -301,7 +311,10 @@ class Site:
         form = (many, *((leaf.row_shape, leaf.dtype) for leaf in self.frame.call.leaves))
         leaves = [i for i, want in enumerate(self.wanted) if want and concerned[i]]
         facts = frozenset((claim, form, i) for i in leaves)
-        return frozenset() if facts <= self.frame.counter.checked else facts
+        checked, lookup = self.frame.counter.checked, self.evaluator.pipeline.attempts.lookup
+        if not facts <= checked and lookup is not None and lookup.has_established(facts):
+            checked.update(facts)
+        return frozenset() if facts <= checked else facts
 
     def _refuse_complex(self) -> None:
         leaves = [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from suture._fingerprint import fingerprint
 from suture._frame import Frame
 from suture._memo import Memo
+from suture.errors import MethodError
+
+# What `check` writes down about functions that returned two values for the same arguments.
+RANDOM = "random"
 
 
 class Lookup:
@@ -26,7 +30,8 @@ class Lookup:
         box = frame.box
         self._memo, self._frame = memo, frame
         self._print = fingerprint(box.fn, box.name, memo.version)
-        memo.refuse_random(self._print, box.name)
+        if not memo.allow_random and memo.is_noted(self._print, RANDOM):
+            raise _is_random(box.name)
         self._precision = f"{box.dtype} {frame.ambient.dtype} {frame.ambient.device}"
 
     def key(self, tensors: Sequence[Any]) -> bytes:
@@ -46,3 +51,24 @@ class Lookup:
     def keep(self, key: bytes, result: Any) -> Any:
         """Write the result of a point, and return the one that all go on with."""
         return self._memo.put(key, result)
+
+    def has_established(self, facts: Iterable[Any]) -> bool:
+        """Return whether all of these claims about the function were checked, by whomever."""
+        return all(self._memo.is_noted(self._print, self._worded(fact)) for fact in facts)
+
+    def establish(self, facts: Iterable[Any]) -> None:
+        """Write down that these claims hold: a run that is resumed need not check them again."""
+        for fact in facts:
+            self._memo.note(self._print, self._worded(fact))
+
+    def _worded(self, fact: Any) -> str:
+        return f"{fact} {self._precision}"
+
+
+def _is_random(name: str) -> MethodError:
+    return MethodError(
+        f"`{name}` returned different values for the same arguments when `check` looked.",
+        "A memo would return the first draw for ever, and never another one.",
+        f"Pass the seed to `{name}` as an argument; or, if the first draw is what you want, "
+        "`Memo(path, allow_random=True)`.",
+    )

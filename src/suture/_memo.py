@@ -56,6 +56,13 @@ class Memo:
     Raises:
         MethodError: if the path cannot be used: a directory, no permission, or the database of
             something else.
+
+    Example:
+        >>> import os, suture, tempfile, torch
+        >>> with suture.Memo(os.path.join(tempfile.mkdtemp(), "memo.db")) as memo:
+        ...     f = suture.differentiable(torch.sin, memo=memo)
+        ...     f(torch.ones(2)), f(torch.ones(2)), f.evaluations
+        (tensor([0.8415, 0.8415]), tensor([0.8415, 0.8415]), 1)
     """
 
     def __init__(
@@ -172,36 +179,26 @@ class Memo:
         self._count("failed_writes")
         return unpacked(key, row)
 
-    def note_random(self, fingerprint: bytes) -> None:
-        """Note that the function of a fingerprint was found to be random."""
-        self._note(fingerprint, True)
-
-    def refuse_random(self, fingerprint: bytes, name: str) -> None:
-        """Raise if a function was found to be random, unless the user allows it.
-
-        Raises:
-            MethodError: naming it.
-        """
-        if self.allow_random:
+    def note(self, fingerprint: bytes, fact: str) -> None:
+        """Write down what was found out about the function of a fingerprint."""
+        if self._is_pausing():
             return
+        key = _fact_key(fingerprint, fact)
+        row = (key, packed(key, True), time.time())
         try:
-            found = self._read(_random_key(fingerprint)) is True
-        except sqlite3.Error:  # then nothing is read from it either
-            return
-        if found:
-            raise MethodError(
-                f"`{name}` returned different values for the same arguments when `check` looked.",
-                "A memo would return the first draw for ever, and never another one.",
-                f"Pass the seed to `{name}` as an argument; or, if the first draw is what you "
-                "want, `Memo(path, allow_random=True)`.",
-            )
-
-    def _note(self, fingerprint: bytes, value: Any) -> None:
-        key = _random_key(fingerprint)
-        try:
-            self._write(key, packed(key, value))
+            self._file.changed("INSERT OR REPLACE INTO memo VALUES (?, ?, ?)", row)
         except sqlite3.Error as error:
             self._give_up(error)
+
+    def is_noted(self, fingerprint: bytes, fact: str) -> bool:
+        """Return whether that was found out, as far as the file can be read."""
+        if self._is_pausing():
+            return False
+        try:
+            return self._read(_fact_key(fingerprint, fact)) is True
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return False
 
     def _write(self, key: bytes, row: bytes) -> Any:
         """Insert a row and return the value that is in the file then."""
@@ -334,6 +331,6 @@ class Memo:
         self._file.close()
 
 
-def _random_key(fingerprint: bytes) -> bytes:
-    """Return the key under which stands that a function is random."""
-    return hashlib.blake2b(b"random" + fingerprint, digest_size=_KEY).digest()
+def _fact_key(fingerprint: bytes, fact: str) -> bytes:
+    """Return the key under which a fact stands; no point has it, for it has other bytes."""
+    return hashlib.blake2b(b"fact" + encoded((fingerprint, fact)), digest_size=_KEY).digest()

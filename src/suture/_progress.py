@@ -83,7 +83,7 @@ class Progress:
         if _shown not in (None, self):
             return
         _shown = self
-        # A terminal that is gone, or has no letters for a name, must not end a training.
+        # A terminal that is gone, or a stream that was closed, must not end a training.
         with contextlib.suppress(OSError, ValueError):
             if self._drawing is None:
                 self._drawing = _Drawing(self._name)

@@ -13,9 +13,8 @@ from typing import Any, get_args
 from suture._memo import Memo
 from suture._results import article
 from suture._types import OnFailure
-from suture.errors import MethodError, refusal, shown
-
-_WORKERS = "executor=suture.executors.Workers(2)"
+from suture.errors import MethodError, refusal
+from suture.executors._refuse import check_executor, check_made
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,9 +68,7 @@ class Pool:
         Raises:
             MethodError: if it is neither, or cannot stop a call that takes too long.
         """
-        if not hasattr(given, "submit") and not callable(given):
-            why = "An executor has a `submit`, or is a function without arguments that returns one"
-            raise refusal("executor", given, why, _WORKERS)
+        check_executor(given)
         self._make: Callable[[], Any] | None = None if hasattr(given, "submit") else given
         self._pools: dict[int, Any] = {} if self._make else {os.getpid(): given}
         self._lock = threading.Lock()
@@ -102,9 +99,7 @@ class Pool:
                         "Pass a function that makes it, `executor=lambda: executors.Workers(2)`.",
                     )
                 pool = self._pools[me] = self._make()
-                if not hasattr(pool, "submit"):
-                    why = f"It returned {shown(pool)}, which has no `submit`"
-                    raise refusal("executor", self._make, why, _WORKERS)
+                check_made(pool)
                 _check_deadline(pool, self._timeout)
         return pool
 

@@ -25,7 +25,8 @@ def check(f: Any, /, *args: Any, budget: int | None = None, **kwargs: Any) -> Re
     wrong `vjp`.
 
     Args:
-        f: the black box, or what `differentiable` made of it; then its options are checked too.
+        f: the black box, or what `differentiable` made of it; then its options are checked too, and
+            if it is random, its memo refuses it from then on (no memo knows of a bare function).
         *args: x: what f takes. It is evaluated near these, and never outside of its bounds.
         budget: about how many evaluations to spend; None for 40 for each of at most 64 inputs,
             and 100. With more inputs than that, a sample of them is displaced one by one.

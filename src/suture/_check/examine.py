@@ -20,6 +20,7 @@ from suture._check.rows import can_stack, look_at_rows
 from suture._check.sweep import STEPS, Sweep, curve
 from suture._differentiable import differentiable
 from suture._fingerprint import fingerprint
+from suture._lookup import RANDOM
 from suture._methods import CustomVJP
 from suture._module import Differentiable
 from suture._types import Array
@@ -79,7 +80,7 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
     basics = measured(place, _columns(place, budget))
     memo = f._box.service.memo
     if memo is not None and not basics.deterministic:
-        memo.note_random(fingerprint(f.fn, f._box.name, memo.version))
+        memo.note(fingerprint(f.fn, f._box.name, memo.version), RANDOM)
     swept, columns, used = basics.swept, basics.swept.columns, basics.used
     curves = [curve(place, swept, c, basics.noise, used) for c in range(len(columns))]
     known = [entry for entry in curves if entry is not None]

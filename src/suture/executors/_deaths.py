@@ -79,10 +79,26 @@ def bereaved(name: str) -> WorkerDied:
     )
 
 
+def gone(library: str, name: str, logs: str) -> WorkerDied:
+    """Return the error of a call whose worker another library has lost.
+
+    Args:
+        library: Dask or Ray.
+        name: the function.
+        logs: where to read more, as one types it.
+    """
+    return WorkerDied(
+        f"The {library} worker that evaluated `{name}` was lost.",
+        "It was killed, crashed, ran out of memory, left the cluster, or cannot be reached; what "
+        "did not run there is not affected.",
+        f"Look at {logs}; `differentiable(..., retries=1)` evaluates such a point once more.",
+    )
+
+
 def no_worker(error: OSError) -> WorkerDied:
     """Return the error of a task for which no worker could be started."""
     return WorkerDied(
-        f"No worker could be started: {_said(error)}.",
+        f"No worker could be started: {said(error)}.",
         "A worker needs a process, memory, and an open file in its parent.",
         "Use fewer workers, `Workers(n=1)`, or raise the limits (`ulimit -n`, `ulimit -u`).",
     )
@@ -99,19 +115,19 @@ def late(name: str, seconds: float, started: bool) -> TimedOut:
     )
 
 
-def closed(name: str) -> RuntimeError:
+def closed(name: str, fix: str = "Make a new `Workers()`.") -> RuntimeError:
     """Return the error of a task that comes too late."""
     return RuntimeError(
         f"`{name}` was submitted to a pool that is shut down.\n"
         "A pool takes tasks until `shutdown()`, or the end of its `with` block.\n"
-        "Make a new `Workers()`."
+        f"{fix}"
     )
 
 
 def broken(error: BaseException) -> concurrent.futures.BrokenExecutor:
     """Return the error of a pool whose thread has failed, which is a bug of this library."""
     return concurrent.futures.BrokenExecutor(
-        f"The pool has failed by itself: {_said(error)}.\n"
+        f"The pool has failed by itself: {said(error)}.\n"
         "Its tasks were ended with this error.\n"
         "Make a new `Workers()`, and please report this."
     )
@@ -120,7 +136,7 @@ def broken(error: BaseException) -> concurrent.futures.BrokenExecutor:
 def unpicklable(name: str, error: BaseException) -> MethodError:
     """Return the error of a call that cannot be sent."""
     return MethodError(
-        f"`{name}` or its arguments cannot be sent to a worker: {_said(error)}.",
+        f"`{name}` or its arguments cannot be sent to a worker: {said(error)}.",
         "A process gets the function, what it closes over, and its arguments as a pickle.",
         "Create such objects inside of the function, or use a `ThreadPoolExecutor`.",
     )
@@ -145,7 +161,7 @@ def value(name: str, data: bytes, buffers: list[memoryview]) -> Any:
     try:
         return pickle.loads(data, buffers=buffers)
     except BaseException as error:
-        raise _not_received(name, _said(error)) from error
+        raise _not_received(name, said(error)) from error
 
 
 def too_large(name: str) -> BadResult:
@@ -186,5 +202,6 @@ def raised(name: str, data: bytes | None, kind: str, text: str) -> BaseException
     return error
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """Return an error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(". ")

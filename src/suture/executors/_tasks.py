@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import itertools
 import logging
 import pickle
@@ -103,3 +104,18 @@ def settle(task: Task, frame: tuple[memoryview, memoryview]) -> int:
         else:
             end(task.future.set_result, value)
     return int(modules)
+
+
+def failed(error: BaseException) -> concurrent.futures.Future[Any]:
+    """Return the future of a task that cannot even be sent."""
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    future.set_running_or_notify_cancel()
+    future.set_exception(error)
+    return future
+
+
+def name_of(fn: Any) -> str:
+    """Return what a person calls a function."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return str(getattr(fn, "__qualname__", type(fn).__qualname__))

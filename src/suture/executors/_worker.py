@@ -104,13 +104,13 @@ def _reply(
     except SystemExit:
         raise
     except BaseException as error:
-        return _raised(error)
+        return frame((*describe_error(error), heavy_here()))
     try:
         pickled, parts = dumps(result)
     except SystemExit:
         raise
     except BaseException as error:
-        return _unsendable(result, error)
+        return frame((*describe_result(result, error), heavy_here()))
     return frame(("value", pickled, [part.nbytes for part in parts], heavy_here()), parts)
 
 
@@ -120,21 +120,21 @@ def _flush() -> None:
             stream.flush()
 
 
-def _raised(error: BaseException) -> list[bytes | memoryview]:
-    """Return the frame of an error, with its traceback as text."""
+def describe_error(error: BaseException) -> tuple[Any, ...]:
+    """Return the answer of an error, with its traceback as text."""
     text = "".join(traceback.format_exception(error)).rstrip()
     pickled: bytes | None = None
     if isinstance(error, Exception):  # others would end the parent
         with suppress(Exception):
             pickled = cloudpickle.dumps(error)
-    return frame(("raised", pickled, _type_name(error), text, heavy_here()))
+    return "raised", pickled, _type_name(error), text
 
 
-def _unsendable(result: Any, error: BaseException) -> list[bytes | memoryview]:
-    """Return the frame of a result that cannot be pickled."""
+def describe_result(result: Any, error: BaseException) -> tuple[Any, ...]:
+    """Return the answer of a result that cannot be pickled."""
     text = "".join(traceback.format_exception(error)).rstrip()
     reason = f"{type(error).__name__}: {error}"
-    return frame(("unsendable", _type_name(result), reason, text, heavy_here()))
+    return "unsendable", _type_name(result), reason, text
 
 
 def _type_name(obj: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
-import functools
 import math
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ from suture.errors import MethodError
 from suture.executors import _deaths
 from suture.executors._dispatcher import Dispatcher
 from suture.executors._payload import Store
-from suture.executors._tasks import Task
+from suture.executors._tasks import Task, failed, name_of
 
 T = TypeVar("T")
 
@@ -114,7 +113,7 @@ class Workers(concurrent.futures.Executor):
         kwargs: dict[str, Any],
     ) -> concurrent.futures.Future[T]:
         self._check_owner()
-        name = _name(fn)
+        name = name_of(fn)
         try:
             payload = self._store.pack(name, fn, args, kwargs)
         except KeyboardInterrupt:
@@ -122,10 +121,7 @@ class Workers(concurrent.futures.Executor):
         except BaseException as error:
             refusal = _deaths.unpicklable(name, error)
             refusal.__cause__ = error
-            future: concurrent.futures.Future[T] = concurrent.futures.Future()
-            future.set_running_or_notify_cancel()
-            future.set_exception(refusal)
-            return future
+            return failed(refusal)
         task = Task(name, payload, seconds)
         self._dispatcher.put(task)
         return task.future
@@ -251,10 +247,3 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _name(fn: Any) -> str:
-    """Return what a person calls a function."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return str(getattr(fn, "__qualname__", type(fn).__qualname__))
