@@ -2921,7 +2921,8 @@ def executor_that_is_broken():
     "`executor=lambda: ProcessPoolExecutor(2)`: it is called again then.",
 )
 def executor_that_breaks_and_cannot_be_made_again():
-    evaluated_by(Fake(answers_with(BROKEN)), retries=1)
+    f = differentiable(spring, executor=Fake(answers_with(BROKEN)), retries=1)
+    torch.func.vmap(f)(torch.ones(2))
 
 
 @says(
@@ -3000,6 +3001,29 @@ def argument_that_cannot_travel():
     with Workers(1) as workers:
         f = differentiable(lambda x, _: x, executor=workers, name="spring")
         f(torch.ones(2), faults.Refuses(pickled=faults.boom))
+
+
+@says(
+    MethodError,
+    "`spring` or its arguments cannot be sent to a worker: ValueError: boom.",
+    "A process gets the function, what it closes over, and its arguments as a pickle.",
+    "Create such objects inside of the function, or use a `ThreadPoolExecutor`.",
+)
+def argument_that_another_pool_cannot_send():
+    pool = Fake(answers_with(pickle.PicklingError("the task")))
+    f = differentiable(lambda x, _: x, executor=pool, name="spring")
+    f(torch.ones(2), faults.Refuses(pickled=faults.boom))
+
+
+@says(
+    MethodError,
+    "`spring` or its result cannot be sent by Fake: PicklingError: not found in __main__.",
+    "A process gets the function and gives the result as a pickle, and plain pickles hold no "
+    "functions but those of modules.",
+    "Use `executor=suture.executors.Workers()`, which sends any function, and return numbers.",
+)
+def function_that_a_plain_pool_cannot_send():
+    evaluated_by(Fake(answers_with(pickle.PicklingError("not found in __main__"))))
 
 
 @says(

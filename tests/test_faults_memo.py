@@ -251,6 +251,8 @@ def test_row_30_two_threads_call_backward_at_once(engine, tmp_path):
     box = Box(tmp_path)
     with remembered(tmp_path) as memo:
         f = wrapped(box, engine, memo=memo)
+        if engine is not None:
+            f._box.service.pool.current()  # loky makes a pool for each thread that asks for one
         shifts = [[0.5 * i for i in range(3)], [0.25 + 0.5 * i for i in range(3)]]
         found = [[], []]
         together = threading.Barrier(2)

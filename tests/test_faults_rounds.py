@@ -265,7 +265,7 @@ def test_a_pool_that_breaks_under_one_call_names_it():
             future.set_exception(concurrent.futures.BrokenExecutor("a worker died"))
             return future
 
-    f = wrapped(formula, Fragile)
+    f = wrapped(formula, lambda: Fragile())
     with pytest.raises(WorkerDied) as caught:
         f(weights())
     assert caught.value.point[0][0].tolist() == list(BASE)
