@@ -48,9 +48,10 @@ def trained(program, folder, kind, where, seconds, kills=0, whole=1):
         ("complex", "here", 0.001, 1),
         # A call has all points of a round: at most two for each of three columns and the check.
         ("rows", "here", 0.003, 7),
-        # Two evaluations are running, and the answers of two more may be on their way.
-        ("smooth", "workers", 0.012, 4),
-        # The same with calls that have half a round each.
+        # Two tasks are running, and the answers of two more may be on their way; each has two
+        # calls, …
+        ("smooth", "workers", 0.012, 4 * 2),
+        # … or a call of half a round.
         ("rows", "workers", 0.012, 4 * 4),
     ],
 )

@@ -31,8 +31,9 @@ from suture.errors import EvaluationError, SutureError
 from suture.executors._deaths import not_sent, raised, unpicklable
 
 # Calls share a task until they take this many seconds together: a task costs 0.15 ms with
-# `Workers` and 2.6 ms with Dask (facts: 0.3 with loky), and so at most a fourth of what it does.
-_TASK = 0.01
+# `Workers`, 2.6 ms with Dask (facts: 0.3 with loky), and 1.5 ms where other programs keep the
+# processors busy; and so at most a tenth of what it does.
+_TASK = 0.03
 
 # To pickle so many bytes takes 0.02 ms (3 GB/s), and to send them 0.06 (1 GB/s): as they do with a
 # task of their own they do with many, and `Workers` send of them only what changed.
