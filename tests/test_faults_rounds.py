@@ -19,7 +19,7 @@ from gradients import (
     wrapped,
 )
 
-from suture import FiniteDifference, differentiable, directions, stencils
+from suture import FiniteDifference, _elsewhere, differentiable, directions, stencils
 from suture.errors import EvaluationError, MethodError, WorkerDied
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_left")]
@@ -137,10 +137,10 @@ def test_all_points_of_a_round_are_submitted_together(seed):
 
 @pytest.mark.parametrize(
     ("pace", "sizes"),
-    [(1e-4, [5, 5, 4, 3, 3, 2, 2] + [1] * 6), (4e-3, [2] * 12 + [1] * 6), (1.0, [1] * 30)],
+    [(1e-4, [5, 5, 4, 3, 3, 2, 2] + [1] * 6), (0.012, [2] * 12 + [1] * 6), (1.0, [1] * 30)],
 )
 def test_cheap_calls_share_a_task(pace, sizes):
-    """Until they take 0.01 s together, and never more than leave each worker three tasks."""
+    """Until they take 0.03 s together, and never more than leave each worker three tasks."""
     pool = Recording(n=2, pace=pace)
     f = wrapped(formula, pool)
     x = torch.linspace(0.3, 1.7, 15, dtype=torch.float64).reshape(5, 3).requires_grad_()
@@ -149,6 +149,17 @@ def test_cheap_calls_share_a_task(pace, sizes):
     y.sum().backward()
     assert pool.sizes == sizes
     assert sum(sizes) == 5 * POINTS
+
+
+def test_a_task_has_no_more_calls_than_are_worth_it(monkeypatch):
+    """However cheap they are: those of 10⁶ points must not all be held at once."""
+    monkeypatch.setattr(_elsewhere, "_CALLS", 4)
+    pool = Recording(n=2, pace=1e-6)
+    f = wrapped(formula, pool)
+    x = torch.linspace(0.3, 1.7, 15, dtype=torch.float64).reshape(5, 3).requires_grad_()
+    torch.func.vmap(f)(x).sum().backward()
+    assert sum(pool.sizes) == 5 + 5 * POINTS
+    assert max(pool.sizes) == 4
 
 
 def test_calls_with_large_arguments_share_no_task():

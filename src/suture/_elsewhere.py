@@ -34,6 +34,9 @@ from suture.executors._deaths import not_sent, raised, unpicklable
 # `Workers`, 2.6 ms with Dask (facts: 0.3 with loky), and 1.5 ms where other programs keep the
 # processors busy; and so at most a tenth of what it does.
 _TASK = 0.03
+# And never so many: what each call takes to be sent, 10 µs and more, is then far more than what
+# the task takes, and their arguments and results are held until it is answered.
+_CALLS = 1000
 
 # To pickle so many bytes takes 0.02 ms (3 GB/s), and to send them 0.06 (1 GB/s): as they do with a
 # task of their own they do with many, and `Workers` send of them only what changed.
@@ -105,7 +108,7 @@ class Elsewhere:
         if pace is None or self._is_large or self._attempts.service.timeout is not None:
             return 1
         share = -(-self._left // (self.width * _AHEAD))
-        return max(1, min(int(_TASK / max(pace, 1e-9)), share))
+        return max(1, min(int(_TASK / max(pace, 1e-9)), _CALLS, share))
 
     def _submit(self, task: list[Call]) -> None:
         timeout = self._attempts.service.timeout
