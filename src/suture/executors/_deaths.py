@@ -145,7 +145,7 @@ def unpicklable(name: str, error: BaseException) -> MethodError:
 def not_sent(name: str, pool: str, error: BaseException) -> MethodError:
     """Return the error of a call that another executor cannot send, or of its result."""
     return MethodError(
-        f"`{name}` or its result cannot be sent by {pool}: {_said(error)}.",
+        f"`{name}` or its result cannot be sent by {pool}: {said(error)}.",
         "A process gets the function and gives the result as a pickle, and plain pickles hold no "
         "functions but those of modules.",
         "Use `executor=suture.executors.Workers()`, which sends any function, and return numbers.",
