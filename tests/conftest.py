@@ -38,9 +38,9 @@ def nothing_left(request, engines):
     me = psutil.Process()
     before, files = len(me.children(recursive=True)), open_files(me)
     yield
-    until(lambda: len(alive(me)) <= before)
+    until(lambda: len(alive(me)) <= before, seconds=20)
     if name not in ("loky", "dask"):  # which open some when they want to
-        until(lambda: open_files(me) <= files or (gc.collect(), open_files(me) <= files)[1])
+        until(lambda: open_files(me) <= files or (gc.collect(), open_files(me) <= files)[1], 20)
 
 
 def open_files(me):
@@ -51,7 +51,7 @@ def open_files(me):
 def alive(me):
     """Return all children; a zombie is one that nobody has buried."""
     children = me.children(recursive=True)
-    until(lambda: not [child for child in children if is_zombie(child)])
+    until(lambda: not [child for child in children if is_zombie(child)], seconds=20)
     return [child for child in children if child.is_running()]
 
 
