@@ -28,24 +28,30 @@ def workers(engines):
 
 
 @pytest.fixture
-def nothing_left(request):
+def nothing_left(request, engines):
     """No zombie and no process outlives a test; no file stays open that was not before it."""
     name = None
     for fixture in {"engine", "workers"} & set(request.fixturenames):
         request.getfixturevalue(fixture)
         name = request.node.callspec.params["engine"] if fixture == "engine" else fixture
+    engines.settle()
     me = psutil.Process()
-    before, files = len(me.children(recursive=True)), me.num_fds()
+    before, files = len(me.children(recursive=True)), open_files(me)
     yield
-    until(lambda: len(alive(me)) <= before)
-    if name not in ("loky", "dask"):  # which open connections when they want to
-        until(lambda: me.num_fds() <= files or (gc.collect(), me.num_fds() <= files)[1])
+    until(lambda: len(alive(me)) <= before, seconds=20)
+    if name not in ("loky", "dask"):  # which open some when they want to
+        until(lambda: open_files(me) <= files or (gc.collect(), open_files(me) <= files)[1], 20)
+
+
+def open_files(me):
+    """Return how many files are open; the connections of Dask come and go."""
+    return me.num_fds() - len(me.net_connections("inet"))
 
 
 def alive(me):
     """Return all children; a zombie is one that nobody has buried."""
     children = me.children(recursive=True)
-    until(lambda: not [child for child in children if is_zombie(child)])
+    until(lambda: not [child for child in children if is_zombie(child)], seconds=20)
     return [child for child in children if child.is_running()]
 
 

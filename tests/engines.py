@@ -100,6 +100,7 @@ class Engines:
     def __init__(self):
         self._made = {}
         self._closing = []
+        self._client = None
 
     def __call__(self, name):
         """Return what is passed as `executor=`; all of its workers are alive."""
@@ -151,7 +152,13 @@ class Engines:
             )
             client = distributed.Client(cluster)
         self._closing += [client.close, cluster.close]
+        self._client = client
         return executors.dask(client)
+
+    def settle(self):
+        """Wait until Dask has replaced its dead workers."""
+        if self._client is not None:
+            self._client.wait_for_workers(2)
 
     def close(self):
         for close in self._closing:

@@ -20,6 +20,7 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import threading
 import time
 import types
 import warnings
@@ -2907,7 +2908,7 @@ def progress_that_is_a_word():
     "The executor of `spring`, a Fake, is broken: one of its workers died.",
     "Such a pool loses all of its tasks with one worker.",
     "Use `executor=suture.executors.Workers()`, or pass a function that makes the pool, "
-    "`executor=lambda: ProcessPoolExecutor(2)`: it is called again then.",
+    "`executor=lambda: loky.get_reusable_executor()`: it is called again then.",
 )
 def executor_that_is_broken():
     evaluated_by(Fake(raises(BROKEN)))
@@ -2918,7 +2919,7 @@ def executor_that_is_broken():
     "The executor of `spring`, a Fake, is broken: one of its workers died.",
     "Such a pool loses all of its tasks with one worker.",
     "Use `executor=suture.executors.Workers()`, or pass a function that makes the pool, "
-    "`executor=lambda: ProcessPoolExecutor(2)`: it is called again then.",
+    "`executor=lambda: loky.get_reusable_executor()`: it is called again then.",
 )
 def executor_that_breaks_and_cannot_be_made_again():
     f = differentiable(spring, executor=Fake(answers_with(BROKEN)), retries=1)
@@ -3018,7 +3019,7 @@ def argument_that_another_pool_cannot_send():
 @says(
     MethodError,
     "`spring` or its result cannot be sent by Fake: PicklingError: not found in __main__.",
-    "A process gets the function and gives the result as a pickle, and plain pickles hold no "
+    "A process gets the arguments and gives the result as a pickle, and plain pickles hold no "
     "functions but those of modules.",
     "Use `executor=suture.executors.Workers()`, which sends any function, and return numbers.",
 )
@@ -3205,6 +3206,37 @@ def parcel_whose_function_leaves():
 )
 def executor_that_is_a_class():
     check_executor(concurrent.futures.ThreadPoolExecutor)
+
+
+@says(
+    MethodError,
+    "`holds_a_lock` or its arguments cannot be sent to a worker: TypeError: cannot pickle "
+    "'_thread.lock' object.",
+    "A process gets the function, what it closes over, and its arguments as a pickle.",
+    "Create such objects inside of the function, or use a `ThreadPoolExecutor`.",
+)
+def function_that_cannot_travel():
+    lock = threading.Lock()
+
+    def holds_a_lock(x):
+        with lock:
+            return x
+
+    with Workers(1) as workers:
+        evaluated_by(workers, holds_a_lock)
+
+
+@says(
+    MethodError,
+    "`executor` is a ProcessPoolExecutor that forks.",
+    "Torch has threads, and what is forked from a process with threads may hang.",
+    'Use `executor=ProcessPoolExecutor(mp_context=multiprocessing.get_context("forkserver"))`, or '
+    "`suture.executors.Workers()`.",
+)
+def executor_that_forks():
+    fork = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=fork) as pool:
+        check_executor(pool)
 
 
 @says(

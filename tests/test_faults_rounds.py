@@ -1,7 +1,9 @@
 """Rounds of points on engines: the same bits, all at once, in any order; what is skipped."""
 
 import concurrent.futures
+import os
 import random
+import signal
 
 import cloudpickle
 import numpy as np
@@ -162,6 +164,45 @@ def test_a_task_has_no_more_calls_than_are_worth_it(monkeypatch):
     assert max(pool.sizes) == 4
 
 
+class Fragile:
+    """Its bits are the same everywhere; a worker dies of its 11th input when that is increased."""
+
+    def __init__(self, folder, times):
+        self.box = Box(folder, times=times)
+
+    def __call__(self, x):
+        self.box.note("calls")
+        if x[10] > 1.0 and self.box.note("bad") <= self.box.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x * x
+
+
+def test_a_death_in_a_shared_task_costs_one_attempt(workers, tmp_path):
+    """It is known which call it was; those before it are made again, as their answers are lost."""
+    f = wrapped(Fragile(tmp_path, times=1), workers, retries=1)
+    x = torch.ones(24, dtype=torch.float64, requires_grad=True)
+    loss = f(x).sum()
+    f._counter.pace = 1e-5
+    loss.backward()
+    assert x.grad.tolist() == pytest.approx([2.0] * 24)
+    assert (f.tally.died, f.tally.failures, f._box.service.retries) == (1, 0, 1)
+    assert f.tally.evaluations == f.last.evaluations + 1 == f.last.repeated + 49
+    assert f.tally.evaluations == Box(tmp_path).count()
+    assert Box(tmp_path).count("bad") == 2
+
+
+def test_a_death_in_a_shared_task_is_that_of_its_call(workers, tmp_path):
+    f = wrapped(Fragile(tmp_path, times=99), workers)
+    x = torch.ones(24, dtype=torch.float64, requires_grad=True)
+    loss = f(x).sum()
+    f._counter.pace = 1e-5
+    with pytest.raises(WorkerDied) as caught:
+        loss.backward()
+    assert caught.value.point[0][0][10] > 1.0
+    assert caught.value.attempt == 1
+    assert Box(tmp_path).count("bad") == 1
+
+
 def test_calls_with_large_arguments_share_no_task():
     """To send them takes longer than to send a task."""
     pool = Recording(n=2, pace=1e-6)
@@ -240,7 +281,7 @@ def test_a_pool_that_breaks_is_made_anew_once():
     """However many tasks are lost with it; what was lost is evaluated one at a time."""
     made = []
 
-    class Fragile(Recording):
+    class Breaking(Recording):
         def submit(self, fn, *points):
             if len(made) > 1 or not self.sizes:
                 return super().submit(fn, *points)
@@ -252,7 +293,7 @@ def test_a_pool_that_breaks_is_made_anew_once():
             return future
 
     def make():
-        made.append(Fragile())
+        made.append(Breaking())
         return made[-1]
 
     f = wrapped(formula, make, retries=1)
@@ -267,20 +308,20 @@ def test_a_pool_that_breaks_is_made_anew_once():
 def test_a_pool_that_breaks_under_one_call_names_it():
     """Nothing else ran there, so it need not be evaluated twice to be blamed."""
 
-    class Fragile:
+    class Breaking:
         calls = 0
 
         def submit(self, fn, *points):
-            Fragile.calls += 1
+            Breaking.calls += 1
             future = concurrent.futures.Future()
             future.set_exception(concurrent.futures.BrokenExecutor("a worker died"))
             return future
 
-    f = wrapped(formula, lambda: Fragile())
+    f = wrapped(formula, lambda: Breaking())
     with pytest.raises(WorkerDied) as caught:
         f(weights())
     assert caught.value.point[0][0].tolist() == list(BASE)
-    assert Fragile.calls == 1
+    assert Breaking.calls == 1
 
 
 # What is skipped

@@ -25,6 +25,7 @@ PUBLIC_NAMES = {
     "differentiable",
     "directions",
     "errors",
+    "executors",
     "record",
     "report",
     "stencils",

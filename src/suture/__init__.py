@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from suture import directions, errors, stencils
+    from suture import directions, errors, executors, stencils
     from suture._check import check
     from suture._differentiable import differentiable
     from suture._memo import Memo
@@ -28,6 +28,7 @@ __all__ = [
     "differentiable",
     "directions",
     "errors",
+    "executors",
     "record",
     "report",
     "stencils",

@@ -67,10 +67,12 @@ class Call:
 
     def arguments(self) -> Point:
         """Return private copies of (args, kwargs)."""
-        tensors, self.tensors = self.tensors, None
+        job, tensors = self.job, self.tensors
         if tensors is None:
-            tensors = self.job.tensors(self.points, self.stack, self.attempt > 1 or self.alone)
-        return self.job.frame.arguments(tensors)
+            tensors = job.tensors(self.points, self.stack, self.attempt > 1 or self.alone)
+        else:
+            self.tensors = None
+        return job.frame.arguments(tensors)
 
 
 class Attempts:

@@ -162,7 +162,7 @@ def pool_broken(frame: Frame, pool: object) -> WorkerDied:
         f"The executor of `{frame.box.name}`, {_kind(pool)}, is broken: one of its workers died.",
         "Such a pool loses all of its tasks with one worker.",
         "Use `executor=suture.executors.Workers()`, or pass a function that makes the pool, "
-        "`executor=lambda: ProcessPoolExecutor(2)`: it is called again then.",
+        "`executor=lambda: loky.get_reusable_executor()`: it is called again then.",
     )
 
 

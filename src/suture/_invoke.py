@@ -7,6 +7,7 @@ object that can be pickled, and so is what it returns.
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from suture import _tree
 from suture._ambient import Ambient
+from suture.executors._deaths import unpicklable
 from suture.executors._notes import note
 
 Point: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -63,6 +65,7 @@ class Invocation:
         """Take the function, what messages call it, what torch is set to, and who runs this."""
         self.fn, self.ambient, self._origin = fn, ambient, (socket.gethostname(), os.getpid())
         self._pool = pool
+        self._pickled: bytes | None = None
         # What a pool calls it in its own messages.
         self.__qualname__ = name
 
@@ -77,9 +80,23 @@ class Invocation:
         finally:
             _thread.pools = before
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the pool: in another process nobody works for it."""
-        return {**self.__dict__, "_pool": None}
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Carry the function as cloudpickle sends it: pickled once, and whoever asks for it.
+
+        So functions need not be importable, with any executor; and all tasks of a round are sent
+        the same one, without having it pickled again. The pool is left out: in another process
+        nobody works for it.
+
+        Raises:
+            MethodError: if the function cannot be pickled.
+        """
+        if self._pickled is None:
+            try:
+                self._pickled = cloudpickle.dumps(self.fn)
+            except Exception as error:
+                raise unpicklable(self.__qualname__, error) from error
+        carried = pickle.PickleBuffer(self._pickled) if protocol >= 5 else self._pickled
+        return _arrived, (carried, self.__qualname__, self.ambient, self._origin)
 
     def _answer(self, i: int, point: Point, is_here: bool) -> Answer:
         note(i)
@@ -94,6 +111,13 @@ class Invocation:
         if error is None:
             result = own(result)
         return Answer(result, error, when, seconds, place())
+
+
+def _arrived(pickled: bytes, name: str, ambient: Ambient, origin: tuple[str, int]) -> Invocation:
+    """Return an invocation in another process."""
+    invocation = Invocation(pickle.loads(pickled), name, ambient)
+    invocation._origin = origin
+    return invocation
 
 
 _thread = threading.local()

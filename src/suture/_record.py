@@ -203,8 +203,8 @@ def record(path: str | os.PathLike[str]) -> Iterator[Recording]:
         >>> with suture.record(os.devnull) as r:
         ...     f(torch.ones(3))
         tensor([1., 1., 1.])
-        >>> r.lost
-        0
+        >>> r.rows, r.lost
+        (1, 0)
     """
     recording = _begin(Path(path).expanduser().absolute())
     try:

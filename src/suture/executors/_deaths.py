@@ -134,19 +134,23 @@ def broken(error: BaseException) -> concurrent.futures.BrokenExecutor:
 
 
 def unpicklable(name: str, error: BaseException) -> MethodError:
-    """Return the error of a call that cannot be sent."""
-    return MethodError(
+    """Return the error of a call that cannot be sent; what was sent may have said so already."""
+    if isinstance(error, MethodError):
+        return error
+    refusal = MethodError(
         f"`{name}` or its arguments cannot be sent to a worker: {said(error)}.",
         "A process gets the function, what it closes over, and its arguments as a pickle.",
         "Create such objects inside of the function, or use a `ThreadPoolExecutor`.",
     )
+    refusal.__cause__ = error
+    return refusal
 
 
 def not_sent(name: str, pool: str, error: BaseException) -> MethodError:
     """Return the error of a call that another executor cannot send, or of its result."""
     return MethodError(
         f"`{name}` or its result cannot be sent by {pool}: {said(error)}.",
-        "A process gets the function and gives the result as a pickle, and plain pickles hold no "
+        "A process gets the arguments and gives the result as a pickle, and plain pickles hold no "
         "functions but those of modules.",
         "Use `executor=suture.executors.Workers()`, which sends any function, and return numbers.",
     )

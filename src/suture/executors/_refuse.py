@@ -25,6 +25,14 @@ def check_executor(executor: object) -> None:
     for names, why, fix in _KNOWN:
         if names & _names(executor):
             raise _refusal(shown(executor), why, fix)
+    if _forks(executor):
+        kind = type(executor).__name__
+        raise _refusal(
+            f"a {kind} that forks",
+            "Torch has threads, and what is forked from a process with threads may hang.",
+            f'Use `executor={kind}(mp_context=multiprocessing.get_context("forkserver"))`, or '
+            "`suture.executors.Workers()`.",
+        )
     if not callable(getattr(executor, "submit", executor)):
         count = executor if type(executor) is int and executor > 0 else ""
         raise _refusal(
@@ -89,6 +97,13 @@ _KNOWN = (
     ),
 )
 """Names of classes and modules, why they are refused, and what to type."""
+
+
+def _forks(executor: object) -> bool:
+    """Whether the workers of an executor are forks of this process."""
+    context = getattr(executor, "_mp_context", None)
+    method = getattr(context, "get_start_method", None)
+    return method is not None and method() == "fork"
 
 
 def _names(executor: object) -> set[str]:

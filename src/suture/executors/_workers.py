@@ -119,9 +119,7 @@ class Workers(concurrent.futures.Executor):
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            refusal = _deaths.unpicklable(name, error)
-            refusal.__cause__ = error
-            return failed(refusal)
+            return failed(_deaths.unpicklable(name, error))
         task = Task(name, payload, seconds)
         self._dispatcher.put(task)
         return task.future
