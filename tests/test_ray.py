@@ -6,8 +6,10 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from faults import Awkward, boom, die, double, raise_awkward
 
+import suture
 from suture import executors
 from suture.errors import BadResult, EvaluationError, MethodError, WorkerDied
 
@@ -101,3 +103,17 @@ def test_shutdown_leaves_ray_alone(pool):
     with pytest.raises(RuntimeError, match="is shut down"):
         own.submit(double, 1)
     assert ray.is_initialized()
+
+
+def test_a_gradient_has_the_same_bits(pool):
+    def simulate(x):
+        return torch.sin(x) * x.sum()
+
+    gradients = []
+    for where in (None, pool):
+        f = suture.differentiable(simulate, executor=where)
+        x = torch.linspace(0.1, 1.0, 12, dtype=torch.float64, requires_grad=True)
+        f(x).sum().backward()
+        gradients.append(x.grad)
+        assert f.tally.evaluations == f.last.evaluations + 1
+    assert torch.equal(*gradients)
