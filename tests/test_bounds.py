@@ -446,7 +446,7 @@ def test_room_for_a_few_units_in_the_last_place(units, name, dtype):
     assert fence.outside == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     data=st.data(),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.float16]),
@@ -461,6 +461,8 @@ def test_room_for_a_few_units_in_the_last_place(units, name, dtype):
         ]
     ),
 )
+# Between bounds that are very near, f really is constant.
+@pytest.mark.filterwarnings("ignore:.* is constant around x")
 def test_any_bounds_around_any_x(data, dtype, method):
     width = 16 if dtype == torch.float16 else 32 if dtype == torch.float32 else 64
     # Not subnormal, where torch and NumPy may flush to zero; squares stay finite.
@@ -584,7 +586,7 @@ def test_where_a_central_difference_goes(bounds, expected):
     assert abs(slope - 1) < 0.02
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     unit=st.floats(-2, 2).filter(lambda u: abs(u) > 1e-3),
     down=st.one_of(st.just(0.0), st.floats(1e-12, 10), st.just(INF)),
