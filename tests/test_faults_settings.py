@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import multiprocessing
 import pickle
 import threading
 
@@ -147,11 +148,14 @@ def test_a_function_that_makes_its_executor_can_be_pickled(tmp_path):
         f._box.service.pool.current().shutdown()
 
 
-def test_a_function_with_an_executor_cannot_be_pickled():
-    """Its threads stay here."""
-    f = wrapped(formula, Workers(1))
-    with pytest.raises(TypeError, match="pickle"):
-        pickle.dumps(f)
+def test_a_pickled_function_has_no_executor(monkeypatch):
+    """Its threads stay here; a process that may have no children evaluates by itself."""
+    with Workers(1) as workers:
+        f = pickle.loads(pickle.dumps(wrapped(formula, workers)))
+    with pytest.raises(MethodError, match="a copy from a file or a pipe has none"):
+        assert_right(f)
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    assert_right(f)
 
 
 def nested(inner, x):
