@@ -1,5 +1,6 @@
 """What goes with a function to where it runs, and what it may raise, hold or be there."""
 
+import concurrent.futures
 import copy
 import functools
 import multiprocessing
@@ -175,6 +176,16 @@ def test_a_black_box_in_a_black_box_with_the_same_threads(engines):
     # The gradient of Σ x_j ∂_j (x₀x₁ + x₁x₂ + 2x₀).
     first, second, third = BASE
     assert x.grad.tolist() == pytest.approx([2 * second + 2, 2 * (first + third), 2 * second])
+
+
+def test_black_boxes_that_call_each_other_by_turns_in_two_pools():
+    """The only thread of the first pool waits for the second one, which must not wait for it."""
+    one, two = (concurrent.futures.ThreadPoolExecutor(1) for _ in range(2))
+    f = differentiable(formula, executor=one)
+    for pool in (two, one):
+        f = differentiable(f.forward, executor=pool, name="f")
+    with one, two:
+        assert f(weights()).item() == pytest.approx(float(formula(weights())))
 
 
 @processes
