@@ -3073,6 +3073,23 @@ def memo_of_a_random_function():
 
 
 @says(
+    BadResult,
+    "Row 1 of `breaks` has no value where only other rows are displaced.",
+    "Whether the rows are independent, as `batch_dims` says, cannot be seen there: either they are "
+    "not, or the whole call fails because of one row.",
+    "Let `breaks` return NaN in the rows that fail, and values in the others.",
+)
+def rows_that_fail_together():
+    def breaks(x):
+        if x[0] != 1 and x[1] == 3:
+            raise RuntimeError("boom")
+        return x
+
+    f = differentiable(breaks, batch_dims=0, on_failure="one_sided", chunk_size=1)
+    f(wants(1.0, 3.0)).sum().backward()
+
+
+@says(
     MethodError,
     "Two functions named `<lambda>` use the version 1 of one memo.",
     "With a version, a memo knows a function by its name: it would give one of them the values of "
