@@ -3094,8 +3094,8 @@ def rows_that_fail_together():
     "Two functions named `<lambda>` use the version 1 of one memo.",
     "With a version, a memo knows a function by its name: it would give one of them the values of "
     "the other.",
-    'Give one another name, `differentiable(<lambda>, name="<lambda> 2")`; or, if it replaces the '
-    "other, open the file by another `Memo`.",
+    'Give one another name, `differentiable(<lambda>, name="<lambda> 2")`; or, if it '
+    "replaces the other, open the file by another `Memo`.",
 )
 def memo_of_two_lambdas():
     one, two = (lambda x: x), (lambda x: 2 * x)

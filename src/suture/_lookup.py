@@ -91,8 +91,8 @@ def _refuse_namesakes(memo: Memo, fn: Callable[..., Any], name: str) -> None:
             f"Two functions named `{name}` use the version {shown(memo.version)} of one memo.",
             "With a version, a memo knows a function by its name: it would give one of them the "
             "values of the other.",
-            f'Give one another name, `differentiable({name}, name="{name} 2")`; or, if it replaces the '
-            "other, open the file by another `Memo`.",
+            f'Give one another name, `differentiable({name}, name="{name} 2")`; or, if it '
+            "replaces the other, open the file by another `Memo`.",
         )
     with suppress(TypeError):  # what cannot be held weakly cannot be watched
         memo.owners[name] = weakref.ref(own)
