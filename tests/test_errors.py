@@ -3030,13 +3030,15 @@ def function_that_a_plain_pool_cannot_send():
 @says(
     MethodError,
     f"An executor of process {os.getpid() + 1} was used in process {os.getpid()}.",
-    "After a fork, its workers still belong to the parent alone.",
+    "Its workers belong to that process alone, also after a fork; and a copy from a file or a "
+    "pipe has none.",
     "Pass a function that makes it, `executor=lambda: executors.Workers(2)`.",
 )
 def executor_of_a_parent():
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         f = differentiable(spring, executor=threads)
-        f._box.service.pool._pools = {os.getpid() + 1: threads}
+        f._box.service.pool._pools = {}
+        f._box.service.pool._home = os.getpid() + 1
         f(wants(1.0))
 
 
@@ -3068,6 +3070,48 @@ def memo_of_a_random_function():
     with tempfile.TemporaryDirectory() as home, Memo(Path(home) / "memo.db") as memo:
         memo.note(fingerprint(spring, "spring"), RANDOM)
         differentiable(spring, memo=memo)(wants(1.0))
+
+
+@says(
+    BadResult,
+    "Row 1 of `breaks` has no value where only other rows are displaced.",
+    "Whether the rows are independent, as `batch_dims` says, cannot be seen there: either they are "
+    "not, or the whole call fails because of one row.",
+    "Let `breaks` return NaN in the rows that fail, and values in the others.",
+)
+def rows_that_fail_together():
+    def breaks(x):
+        if x[0] != 1 and x[1] == 3:
+            raise RuntimeError("boom")
+        return x
+
+    f = differentiable(breaks, batch_dims=0, on_failure="one_sided", chunk_size=1)
+    f(wants(1.0, 3.0)).sum().backward()
+
+
+@says(
+    MethodError,
+    "Two functions named `<lambda>` use the version 1 of one memo.",
+    "With a version, a memo knows a function by its name: it would give one of them the values of "
+    "the other.",
+    'Give one another name, `differentiable(<lambda>, name="<lambda> 2")`; or, if it '
+    "replaces the other, open the file by another `Memo`.",
+)
+def memo_of_two_lambdas():
+    one, two = (lambda x: x), (lambda x: 2 * x)
+    with tempfile.TemporaryDirectory() as home, Memo(Path(home) / "memo.db", version=1) as memo:
+        differentiable(one, memo=memo)(wants(1.0))
+        differentiable(two, memo=memo)(wants(1.0))
+
+
+@says(
+    MethodError,
+    "`spring` was given `x` of type list_iterator, which is empty once it was read.",
+    "A gradient evaluates many points, with the same arguments at each of them.",
+    "Pass what it holds, `list(…)`; or what makes it, as the path of a file.",
+)
+def iterator_as_an_argument():
+    differentiable(spring)(iter([1.0]))
 
 
 @says(

@@ -69,6 +69,7 @@ def test_row_2_f_always_raises(engine, tmp_path):
         # Good points are kept, those that were running as well (Dask lets go of them).
         good = box.count() - 2
         assert kept == good or (good >= kept >= 1 and "dask" in repr(engine))
+    with Memo(tmp_path / "memo.db", version=1) as memo:
         mended = Box(tmp_path)
         assert_right(wrapped(mended, engine, memo=memo))
         assert mended.count() == box.count() == 2 + good + (1 + POINTS - kept)

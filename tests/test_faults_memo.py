@@ -239,6 +239,7 @@ def test_row_23_ctrl_c_in_backward(engine, tmp_path):
         # What was finished is found again.
         again = Box(tmp_path)
         found, before = memo.info().values, again.count()
+    with remembered(tmp_path) as memo:
         assert_right(wrapped(again, None, memo=memo))
         assert again.count() - before == POINTS + 1 - found
 

@@ -1,7 +1,9 @@
 """What goes with a function to where it runs, and what it may raise, hold or be there."""
 
+import concurrent.futures
 import copy
 import functools
+import multiprocessing
 import pickle
 import threading
 
@@ -147,11 +149,14 @@ def test_a_function_that_makes_its_executor_can_be_pickled(tmp_path):
         f._box.service.pool.current().shutdown()
 
 
-def test_a_function_with_an_executor_cannot_be_pickled():
-    """Its threads stay here."""
-    f = wrapped(formula, Workers(1))
-    with pytest.raises(TypeError, match="pickle"):
-        pickle.dumps(f)
+def test_a_pickled_function_has_no_executor(monkeypatch):
+    """Its threads stay here; a process that may have no children evaluates by itself."""
+    with Workers(1) as workers:
+        f = pickle.loads(pickle.dumps(wrapped(formula, workers)))
+    with pytest.raises(MethodError, match="a copy from a file or a pipe has none"):
+        assert_right(f)
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    assert_right(f)
 
 
 def nested(inner, x):
@@ -171,6 +176,16 @@ def test_a_black_box_in_a_black_box_with_the_same_threads(engines):
     # The gradient of Σ x_j ∂_j (x₀x₁ + x₁x₂ + 2x₀).
     first, second, third = BASE
     assert x.grad.tolist() == pytest.approx([2 * second + 2, 2 * (first + third), 2 * second])
+
+
+def test_black_boxes_that_call_each_other_by_turns_in_two_pools():
+    """The only thread of the first pool waits for the second one, which must not wait for it."""
+    one, two = (concurrent.futures.ThreadPoolExecutor(1) for _ in range(2))
+    f = differentiable(formula, executor=one)
+    for pool in (two, one):
+        f = differentiable(f.forward, executor=pool, name="f")
+    with one, two:
+        assert f(weights()).tolist() == formula(weights()).tolist()
 
 
 @processes

@@ -1,10 +1,13 @@
 """The memo in the pipeline: which points are looked up, and what is kept of them."""
 
+import copy
+import functools
 import sqlite3
 import subprocess
 import sys
 import threading
 import warnings
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -433,8 +436,108 @@ def test_a_claim_that_failed_is_not_established(path):
             f(wants([0.1, 0.2], [0.4, 0.3], [0.9, 0.7])).sum().backward()
 
 
-def test_one_row_with_a_memo_is_not_checked_at_the_price_of_three(path):
+def test_one_row_with_a_memo_has_no_company(path):
     """Its f(x) comes from the memo, and so cannot show that it depends on its company."""
+    f = suture.differentiable(lambda x: x**2 - x.mean(0), memo=Memo(path), batch_dims=0)
+    x = wants([1.0, 2.0])
+    f(x).sum().backward()
+    assert torch.allclose(x.grad, 2 * x.detach() - 1)
+
+
+def test_one_row_with_a_memo_is_not_checked_at_the_price_of_three(path):
     f = suture.differentiable(smooth, memo=Memo(path), method=CENTRAL, batch_dims=0)
     f(wants([0.1, 0.2])).sum().backward()
     assert f.evaluations == 1 + 4
+
+
+def test_a_claim_about_another_dimension_is_another_claim(path):
+    def summed(x):  # column b of a square is row b of the result; of its rows that is not true
+        return x.cumsum(0).T.contiguous()
+
+    options = {"method": CENTRAL, "chunk_size": 1}
+    memo, x = Memo(path), torch.eye(3, dtype=torch.float64, requires_grad=True)
+    suture.differentiable(summed, memo=memo, batch_dims=1, **options)(x).sum().backward()
+    f = suture.differentiable(summed, memo=memo, batch_dims=0, **options)
+    with pytest.raises(BadResult, match="moved by"):
+        f(x + 1).sum().backward()
+
+
+# ------------------------------------------------------------------------------------------------
+# What looks the same and is not
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_stacked_call_is_another_one(path):
+    def second(x):  # over another dimension of a matrix when it gets a stack of them
+        return x.sum(dim=1)
+
+    x, memo = torch.arange(4.0).reshape(2, 2), Memo(path)
+    stacked = suture.differentiable(second, memo=memo, vectorized=True)
+    assert stacked(x).tolist() == [2, 4]
+    assert suture.differentiable(second, memo=memo)(x).tolist() == [1, 5]
+
+
+def test_a_module_in_train_mode_is_another_one(path):
+    norm = torch.nn.BatchNorm1d(2).double().requires_grad_(False)
+    f = suture.differentiable(norm, memo=Memo(path, version=1))
+    x = wants([1.0, 2.0], [3.0, 5.0]).detach()
+    trained = f(x)
+    norm.eval()
+    assert torch.equal(f(x), norm(x))
+    assert not torch.equal(f(x), trained)
+
+
+class Spring:
+    def __init__(self, stiffness):
+        self.stiffness = stiffness
+
+    def force(self, x):
+        return self.stiffness * x
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Spring(1.0).force, Spring(2.0).force),
+        (functools.partial(torch.mul, other=1.0), functools.partial(torch.mul, other=2.0)),
+        (lambda x: 1 * x, lambda x: 2 * x),
+    ],
+    ids=["methods", "partials", "lambdas"],
+)
+def test_a_version_does_not_stand_for_two_functions(path, one, other):
+    memo, x = Memo(path, version=1), torch.ones(2)
+    assert suture.differentiable(one, memo=memo)(x).tolist() == [1, 1]
+    with pytest.raises(MethodError, match="Two functions named"):
+        suture.differentiable(other, memo=memo)(x)
+    assert suture.differentiable(other, memo=memo, name="other")(x).tolist() == [2, 2]
+    copy_ = suture.differentiable(copy.deepcopy(one), memo=memo)
+    assert copy_(x).tolist() == [1, 1]
+    assert copy_.evaluations == 0
+
+
+class AtOnce:
+    """An executor of one worker that is done before anybody looks."""
+
+    n = 1
+
+    def submit(self, fn, *args):
+        future = Future()
+        future.set_result(fn(*args))
+        return future
+
+
+def test_what_a_task_has_evaluated_is_kept_although_one_of_its_calls_failed(path):
+    def breaks(x):
+        if x[1] > 2.0:
+            raise RuntimeError("broken")
+        return x**2
+
+    memo, x = Memo(path), wants(*range(1, 9))
+    f = suture.differentiable(breaks, method=CENTRAL, memo=memo, executor=AtOnce())
+    y = f(x)
+    f._counter.pace = 1e-6  # so that calls share tasks
+    before = memo.counts.writes
+    with pytest.raises(EvaluationError, match="broken"):
+        y.sum().backward()
+    # The first tasks have 6, 4 and 2 calls, and one of these fails.
+    assert memo.counts.writes - before == 11

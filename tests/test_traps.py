@@ -1191,3 +1191,23 @@ def test_rows_that_know_their_position_are_found() -> None:
     x = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
     with pytest.raises(errors.BadResult):
         differentiable(fn, batch_dims=0)(x).sum().backward()
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_dims": 0}, {"vectorized": True}])
+def test_what_is_tried_again_sees_its_arguments_as_they_were(options: dict[str, Any]) -> None:
+    calls = 0
+
+    def overwrites(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        x *= 2
+        if calls % 4:
+            raise RuntimeError("busy")
+        return x.clone()
+
+    method = FiniteDifference(stencils.CENTRAL)
+    f = differentiable(overwrites, method=method, retries=3, **options)
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    f(x).sum().backward()
+    assert x.grad is not None
+    assert torch.allclose(x.grad, torch.full_like(x, 2.0))

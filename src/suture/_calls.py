@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,14 @@ class Caller:
             return None
         if isinstance(leaf, np.ndarray) and leaf.dtype != object:
             return leaf.copy()
+        if type(leaf) not in _ATOMS and _is_used_up(leaf):
+            place = named(box.fn, _tree.paths((args, kwargs))[i])
+            raise MethodError(
+                f"`{box.name}` was given `{place}` of type {type(leaf).__name__}, which is empty "
+                "once it was read.",
+                "A gradient evaluates many points, with the same arguments at each of them.",
+                "Pass what it holds, `list(…)`; or what makes it, as the path of a file.",
+            )
         if not is_differentiating():
             return leaf
         if type(leaf) not in _ATOMS or isinstance(leaf, np.ndarray):
@@ -229,6 +238,13 @@ class Caller:
         return _bounds.of_leaves(
             self.bounds, structure, forms, positions, count, self._given_bounds
         )
+
+
+def _is_used_up(leaf: Any) -> bool:
+    """Whether a call of the function leaves less of it for the next one: iterators, open files."""
+    if isinstance(leaf, io.IOBase):
+        return leaf.readable()
+    return isinstance(leaf, Iterator)
 
 
 @functools.cache

@@ -160,6 +160,13 @@ def check_rows(primal: Primal, name: str) -> Generator[Points, Array, None]:
         if not np.any(moved):
             return
     row = int(np.flatnonzero(moved)[0])
+    if np.isnan(change[row]):
+        raise BadResult(
+            f"Row {row} of `{name}` has no value where only other rows are displaced.",
+            "Whether the rows are independent, as `batch_dims` says, cannot be seen there: either "
+            "they are not, or the whole call fails because of one row.",
+            f"Let `{name}` return NaN in the rows that fail, and values in the others.",
+        )
     raise BadResult(
         f"Row {row} of `{name}` moved by {change[row]:.2g} although only other rows were "
         "displaced.",

@@ -293,7 +293,7 @@ class Site:
     def _has_company(self) -> bool:
         """Whether rows share a call with displaced rows: one row alone shows nothing.
 
-        It is alone with a memo, which has f(x) of the forward pass and does not ask again.
+        With a memo it is always alone: f(x) is known there, and nothing would be checked.
         """
         box = self.frame.box
         if not (self.inputs.layout.batched and self.inputs.layout.row_width):
@@ -308,7 +308,10 @@ class Site:
         """
         # One row alone and many rows may go through different code.
         many = self.inputs.layout.rows > 1
-        form = (many, *((leaf.row_shape, leaf.dtype) for leaf in self.frame.call.leaves))
+        form = (
+            many,
+            *((leaf.row_shape, leaf.dtype, leaf.batch_dim) for leaf in self.frame.call.leaves),
+        )
         leaves = [i for i, want in enumerate(self.wanted) if want and concerned[i]]
         facts = frozenset((claim, form, i) for i in leaves)
         checked = self.frame.counter.checked

@@ -158,8 +158,18 @@ class Elsewhere:
         except Exception as error:
             self._blame(task, error)
         else:
-            for call, answer in zip(task, answers, strict=True):
+            self._take_all(task, answers)
+
+    def _take_all(self, task: list[Call], answers: list[Answer]) -> None:
+        """Take all answers of a task, also those after one that ends the gradient."""
+        first: Exception | None = None
+        for call, answer in zip(task, answers, strict=True):
+            try:
                 self._take(call, answer)
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
 
     def _take(self, call: Call, answer: Answer) -> None:
         counter = self.frame.counter

@@ -38,10 +38,10 @@ class Batch:
         return bool(self.rows.dtype == np.complex128)
 
     def pick(self, points: Sequence[int]) -> Batch:
-        """Return some of the points."""
+        """Return copies of some of the points: the function may write into what it gets of them."""
         which = slice(points.start, points.stop) if isinstance(points, range) else list(points)
         samples = [self.samples[p] for p in points]
-        return Batch(self.rows[which], self.shared[which], samples)
+        return Batch(self.rows[which].copy(), self.shared[which].copy(), samples)
 
 
 class Parts(Protocol):

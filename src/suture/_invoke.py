@@ -64,7 +64,8 @@ class Invocation:
     ) -> None:
         """Take the function, what messages call it, what torch is set to, and who runs this."""
         self.fn, self.ambient, self._origin = fn, ambient, (socket.gethostname(), os.getpid())
-        self._pool = pool
+        # Who waits for this works for pools as well, in whose threads nothing may wait for it.
+        self._pools = (*_served(), pool)
         self._pickled: bytes | None = None
         # What a pool calls it in its own messages.
         self.__qualname__ = name
@@ -73,7 +74,7 @@ class Invocation:
         """Call the function at some points, one after another."""
         is_here = self._origin == (socket.gethostname(), os.getpid())
         before = _served()
-        _thread.pools = (*before, self._pool)
+        _thread.pools = (*before, *self._pools)
         try:
             with nullcontext() if self.ambient.is_current() else self.ambient.restored():
                 return [self._answer(i, point, is_here) for i, point in enumerate(points)]

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -46,8 +47,9 @@ class Memo:
         path: the file; it is made if it does not exist, for the user alone. It is no secret from
             others, and no proof against them: who can write to the file can change results.
         version: your word for everything that the results depend on: change it when the function
-            changes. None: the fingerprint of the function's code; then a function is refused that
-            reaches what can change unseen.
+            changes. It stands for the function together with its name, so functions that share
+            a file need different names. None: the fingerprint of the function's code; then a
+            function is refused that reaches what can change unseen.
         allow_random: take values also of a function that `suture.check` found to be random: its
             first values are used forever.
         durable: whether values survive a loss of power at once, for some milliseconds a value.
@@ -76,6 +78,8 @@ class Memo:
         self.path = Path(path).expanduser().absolute()
         self.version, self.allow_random, self.durable = version, allow_random, durable
         self._counts = dict.fromkeys((field.name for field in dataclasses.fields(Counts)), 0)
+        # With a version: the functions that it stands for, by name.
+        self.owners: dict[str, weakref.ref[Any]] = {}
         self._lock = threading.Lock()
         self._warned = False
         self._begun: tuple[bytes, Any, object, Any] = (b"", None, None, None)

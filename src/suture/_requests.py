@@ -116,7 +116,10 @@ class Evaluator:
     def _stack(self, request: Request) -> Stack:
         if self.frame.box.vectorized:
             return "points"
-        return "rows" if self.frame.call.rows is not None and request.same_shared else "none"
+        rows = self.frame.call.rows
+        # A memo has f(x) of a lone row, so that nothing would show whether company moves it.
+        is_alone = rows == 1 and self.frame.box.service.memo is not None
+        return "rows" if rows is not None and request.same_shared and not is_alone else "none"
 
 
 def _concatenate(arrays: Sequence[Array]) -> Array:

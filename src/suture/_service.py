@@ -72,7 +72,7 @@ class Pool:
         self._make: Callable[[], Any] | None = None if hasattr(given, "submit") else given
         self._pools: dict[int, Any] = {} if self._make else {os.getpid(): given}
         self._lock = threading.Lock()
-        self._timeout = timeout
+        self._timeout, self._home = timeout, os.getpid()
         if self._make is None:
             _check_deadline(given, timeout)
 
@@ -93,9 +93,9 @@ class Pool:
                     return None
                 if self._make is None:
                     raise MethodError(
-                        f"An executor of process {next(iter(self._pools))} was used in process "
-                        f"{me}.",
-                        "After a fork, its workers still belong to the parent alone.",
+                        f"An executor of process {self._home} was used in process {me}.",
+                        "Its workers belong to that process alone, also after a fork; and a copy "
+                        "from a file or a pipe has none.",
                         "Pass a function that makes it, `executor=lambda: executors.Workers(2)`.",
                     )
                 pool = self._pools[me] = self._make()
@@ -113,13 +113,12 @@ class Pool:
             return True
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the lock out, and executors that another process makes for itself."""
-        pools = {} if self._make else self._pools
-        return {"_make": self._make, "_pools": pools, "_timeout": self._timeout}
+        """Leave the lock out, and executors: they belong to the process in which they are."""
+        return {"_make": self._make, "_timeout": self._timeout, "_home": self._home}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make a lock."""
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=threading.Lock(), _pools={})
 
 
 def _check_deadline(executor: Any, timeout: float | None) -> None:
