@@ -2961,6 +2961,21 @@ def executor_without_futures():
 
 
 @says(
+    MethodError,
+    "A future of the executor of `spring`, a Fake, held a NoneType.",
+    "It has to hold what the submitted function returned.",
+    "Use another executor, for example `executor=suture.executors.Workers()`.",
+)
+def executor_that_loses_answers():
+    def submit(*_):
+        future = concurrent.futures.Future()
+        future.set_result(None)
+        return future
+
+    evaluated_by(Fake(submit))
+
+
+@says(
     EvaluationError,
     "An evaluation of `spring` was canceled.",
     "Its executor was shut down, or somebody canceled its tasks, while a gradient waited.",

@@ -12,9 +12,9 @@ import torch
 from suture import _tree
 from suture._frame import Frame
 from suture._layout import Layout
-from suture._results import Outcome, Output, Read, article
+from suture._results import Outcome, Output, Read
 from suture._types import Array, Stack
-from suture.errors import BadResult, EvaluationError, MethodError, WorkerDied, shown
+from suture.errors import BadResult, EvaluationError, shown
 
 Where: TypeAlias = Callable[[], str]
 """Says at which point it happened; asked only when something did."""
@@ -156,54 +156,6 @@ def both_sides(frame: Frame, place: str, row: int, cause: Exception | None) -> B
     )
 
 
-def pool_broken(frame: Frame, pool: object) -> WorkerDied:
-    """Complain that an executor has broken, and nothing makes it anew."""
-    return WorkerDied(
-        f"The executor of `{frame.box.name}`, {_kind(pool)}, is broken: one of its workers died.",
-        "Such a pool loses all of its tasks with one worker.",
-        "Use `executor=suture.executors.Workers()`, or pass a function that makes the pool, "
-        "`executor=lambda: loky.get_reusable_executor()`: it is called again then.",
-    )
-
-
-def died_with_pool(frame: Frame, pool: object) -> WorkerDied:
-    """Complain that a worker died in a pool that breaks then."""
-    return WorkerDied(
-        f"A worker that evaluated `{frame.box.name}` died, and {_kind(pool)} with it.",
-        "A black box has to return or to raise; such a pool loses all of its tasks with one "
-        "worker.",
-        "Use `executor=suture.executors.Workers()`, which loses nothing but the point, or "
-        "`retries=1` and a function that makes the pool, `executor=lambda: …`.",
-    )
-
-
-def pool_closed(frame: Frame, pool: object, error: Exception) -> MethodError:
-    """Complain that an executor takes no more calls."""
-    return MethodError(
-        f"The executor of `{frame.box.name}`, {_kind(pool)}, takes no calls: {summary(error)}",
-        "Forward and backward need it; a pool ends with its `with` block.",
-        "Train inside of the block, or make the pool without one: `pool = Workers()`.",
-    )
-
-
-def no_future(frame: Frame, pool: object, got: object) -> MethodError:
-    """Complain about something that submits, but not as `concurrent.futures` does."""
-    return MethodError(
-        f"The executor of `{frame.box.name}`, {_kind(pool)}, returned {_kind(got)}.",
-        "Its `submit` has to return a future with the methods of `concurrent.futures.Future`.",
-        "Use `executors.dask(client)` for Dask, `executors.ray()` for Ray, or another executor.",
-    )
-
-
-def canceled(frame: Frame) -> EvaluationError:
-    """Complain that somebody else has canceled an evaluation."""
-    return EvaluationError(
-        f"An evaluation of `{frame.box.name}` was canceled.",
-        "Its executor was shut down, or somebody canceled its tasks, while a gradient waited.",
-        "Call `shutdown()` after the training.",
-    )
-
-
 def too_many(frame: Frame, failed: int, points: int) -> EvaluationError:
     """Complain that too many points of a gradient failed."""
     service = frame.box.service
@@ -222,10 +174,6 @@ def skipped(frame: Frame, samples: int, of: int, cause: Exception | None) -> str
         f"`{frame.box.name}` failed at points of {samples} of {of} samples, whose gradient is zero "
         f"now ({why}). `f.last.skipped` counts them."
     )
-
-
-def _kind(thing: object) -> str:
-    return article(type(thing).__name__)
 
 
 def flat(frame: Frame) -> str:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import cloudpickle
 import numpy as np
 
-from suture import _complaints
+from suture import _complaints_elsewhere
 from suture._attempts import Attempts, Call
 from suture._frame import Frame
 from suture._invoke import Answer, Invocation, Sent
@@ -122,11 +122,11 @@ class Elsewhere:
                 break
             except concurrent.futures.BrokenExecutor as error:
                 if attempt == 2 or not self._renew():
-                    raise _complaints.pool_broken(self.frame, self._pool) from error
+                    raise _complaints_elsewhere.pool_broken(self.frame, self._pool) from error
             except RuntimeError as error:
-                raise _complaints.pool_closed(self.frame, self._pool, error) from error
+                raise _complaints_elsewhere.pool_closed(self.frame, self._pool, error) from error
         if not hasattr(future, "add_done_callback"):
-            raise _complaints.no_future(self.frame, self._pool, future)
+            raise _complaints_elsewhere.no_future(self.frame, self._pool, future)
         self._running[future] = task, self._pool
         self._left -= sum(len(call.points) for call in task)
         future.add_done_callback(self._done.put)
@@ -152,12 +152,14 @@ class Elsewhere:
         try:
             answers: list[Answer] = future.result()
         except concurrent.futures.CancelledError as error:
-            raise _complaints.canceled(self.frame) from error
+            raise _complaints_elsewhere.canceled(self.frame) from error
         except concurrent.futures.BrokenExecutor as error:
             self._suspect(task, pool, error)
         except Exception as error:
             self._blame(task, error)
         else:
+            if not isinstance(answers, list) or len(answers) != len(task):
+                raise _complaints_elsewhere.no_answers(self.frame, pool, answers)
             self._take_all(task, answers)
 
     def _take_all(self, task: list[Call], answers: list[Answer]) -> None:
@@ -219,7 +221,7 @@ class Elsewhere:
     def _suspect(self, task: list[Call], pool: Any, error: Exception) -> None:
         """Note that a task was lost with its pool."""
         service, is_first = self._attempts.service, pool is self._pool
-        died = _complaints.died_with_pool(self.frame, pool)
+        died = _complaints_elsewhere.died_with_pool(self.frame, pool)
         died.__cause__ = error
         if len(task) == 1 and is_first and not self._running:  # nothing else ran there
             self._attempts.erred(task[0], died, 0.0, 0.0, "")
@@ -227,7 +229,7 @@ class Elsewhere:
         if not service.retries and self._attempts.forgiving != "all":
             raise died
         if is_first and not self._renew():
-            raise _complaints.pool_broken(self.frame, pool) from error
+            raise _complaints_elsewhere.pool_broken(self.frame, pool) from error
         for call in task:
             call.alone = True
             self._left += len(call.points)
