@@ -1,5 +1,6 @@
 """What is kept, and who kills it: rows 17 to 24 and 30 of the fault matrix."""
 
+import concurrent.futures
 import functools
 import os
 import pathlib
@@ -21,9 +22,10 @@ from gradients import (
 )
 from leftovers import until
 
+import suture
 from suture import _memo_file
 from suture._memo import Memo
-from suture.errors import WorkerDied
+from suture.errors import EvaluationError, WorkerDied
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_left")]
 
@@ -279,3 +281,63 @@ def test_row_30_two_threads_call_backward_at_once(engine, tmp_path):
             x = (weights().detach() + shift).requires_grad_()
             plain(x).sum().backward()
             assert tuple(x.grad.tolist()) == slope
+
+
+class Untelling:
+    """Threads whose futures do not tell that they run, as those of Dask: they can be canceled."""
+
+    def __init__(self):
+        self.threads = concurrent.futures.ThreadPoolExecutor(2)
+        self.n = 2
+
+    def submit(self, fn, *points):
+        future = concurrent.futures.Future()
+
+        def run():
+            result = fn(*points)
+            if future.set_running_or_notify_cancel():
+                future.set_result(result)
+
+        self.threads.submit(run)
+        return future
+
+
+def assert_kept(pool, tmp_path):
+    """What runs beside a failure may have run for hours: it is awaited and kept."""
+    slow = tmp_path / "slow"
+
+    def fails_or_takes_long(x):
+        if x[0] > 1.0:
+            until(slow.exists, 30.0)
+            raise ValueError("boom")
+        if x[1] > 1.0:
+            slow.write_text("")
+            time.sleep(0.5)
+        return x**2
+
+    def gradient():
+        f = suture.differentiable(
+            fails_or_takes_long,
+            method=suture.FiniteDifference(suture.stencils.FORWARD),
+            executor=pool,
+            memo=remembered(tmp_path),
+            name="f",
+        )
+        loss = f(torch.ones(2, dtype=torch.float64, requires_grad=True)).sum()
+        with pytest.raises(EvaluationError, match="raised ValueError: boom"):
+            loss.backward()
+        return f
+
+    gradient()
+    assert gradient().tally.hits == 2  # f(x), and the slow point
+
+
+@pytest.mark.parametrize("engine", ["threads", "workers"], indirect=True)
+def test_no_fault_costs_more_than_the_evaluation_that_it_hit(engine, tmp_path):
+    assert_kept(engine, tmp_path)
+
+
+def test_nor_where_futures_do_not_tell_that_they_run(tmp_path):
+    pool = Untelling()
+    assert_kept(pool, tmp_path)
+    pool.threads.shutdown()

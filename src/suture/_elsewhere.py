@@ -244,7 +244,8 @@ class Elsewhere:
         keep = keep and self._attempts.service.memo is not None
         if not keep and hasattr(self._pool, "stop"):
             self._pool.stop(list(self._running))
-        for future in list(self._running):
+        # The oldest ones are those that run: Dask and Ray do not tell, and would let go of them.
+        for future in list(self._running)[self.width if keep else 0 :]:
             future.cancel()
         self._attempts.forgiving = "all"
         for future, (task, _) in list(self._running.items()):
