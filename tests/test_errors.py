@@ -32,6 +32,7 @@ import faults
 import numpy as np
 import pytest
 import torch
+import umbridge_server
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import suture
@@ -45,6 +46,7 @@ from suture import (
     differentiable,
     directions,
     executors,
+    functions,
     stencils,
 )
 from suture._fingerprint import fingerprint
@@ -3393,6 +3395,285 @@ def executor_that_is_joblibs():
 def executor_that_is_an_old_pool():
     with multiprocessing.pool.ThreadPool(1) as pool:
         check_executor(pool)
+
+
+# ------------------------------------------------------------------------------------------------
+# Models behind HTTP
+# ------------------------------------------------------------------------------------------------
+
+
+def met(model="squares", inputs=((2.0, 1.0),), timeout=60, **faults):
+    """Evaluate a model of a server with faults."""
+    with umbridge_server.serving() as server:
+        server.faults.update(faults)
+        box = functions.UMBridge(server.url, model, timeout=timeout)
+        box(*inputs)
+
+
+@says(
+    MethodError,
+    "`UMBridge('example.com:4242/path', …)` has no address.",
+    "It is http:// or https://, a host, and perhaps a port and a path; no password and no query.",
+    'Write, for example, `UMBridge("http://localhost:4242", "forward")`.',
+)
+def model_behind_a_password():
+    functions.UMBridge("http://me:secret@example.com:4242/path", "forward")
+
+
+@says(
+    MethodError,
+    "`UMBridge(timeout=0)` is not possible.",
+    "A limit is a positive number.",
+    "Write `timeout=60.0`.",
+)
+def model_without_time():
+    functions.UMBridge("http://127.0.0.1:1", "forward", timeout=0)
+
+
+@says(
+    MethodError,
+    "`UMBridge(config={'table': array([1., 2.])})` is not possible.",
+    "It is sent as JSON: a dict of finite numbers, strings, lists and dicts.",
+    'Write, for example, `config={"level": 2}`.',
+)
+def model_configured_with_an_array():
+    functions.UMBridge("http://127.0.0.1:1", "forward", {"table": np.array([1.0, 2.0])})
+
+
+@says(
+    EvaluationError,
+    "There is no connection to http://127.0.0.1:1: Connection refused.",
+    "A server has to run there, all the time.",
+    "Start it; if it is only away for moments, use `differentiable(…, retries=2)`.",
+)
+def model_whose_server_does_not_run():
+    functions.UMBridge("http://127.0.0.1:1", "forward")
+
+
+@says(
+    MethodError,
+    "The certificate of https://localhost is not valid: self-signed certificate.",
+    "Certificates are always checked.",
+    "Use the name that the certificate is for; for an authority of your own, set the variable "
+    "`SSL_CERT_FILE` to its certificate.",
+)
+def model_whose_server_is_not_trusted():
+    with umbridge_server.serving(secure=True) as server:
+        parts = (True, "localhost", server.server_port, "/")
+        with mock.patch("suture.functions._http._parts", return_value=parts):
+            functions.UMBridge("https://localhost", "forward")
+
+
+@says(
+    TimedOut,
+    "The server of `squares` had not answered Evaluate after 0.1 s.",
+    "This is the time for all of a request: to connect, to send, and to read the answer.",
+    "Allow more, `UMBridge(…, timeout=600)`, or try again, `differentiable(…, retries=2)`.",
+)
+def model_that_drips():
+    met(Evaluate=umbridge_server.drips(b"HTTP/1.1 200 OK\r\n"), timeout=0.1)
+
+
+@says(
+    EvaluationError,
+    "The server of `squares` broke off its answer to Evaluate (RemoteDisconnected).",
+    "It died, was restarted, or speaks something else than HTTP.",
+    "Look into its log; to try again, use `differentiable(…, retries=2)`.",
+)
+def model_that_dies():
+    met(Evaluate=umbridge_server.writes(b""))
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered Evaluate with more than 67108864 bytes.",
+    "An answer is read into memory, so its length has a limit.",
+    "Let the server return less, or allow more: `UMBridge(…, max_bytes=2**30)`.",
+)
+def model_that_floods():
+    met(Evaluate=umbridge_server.says(200, b" " * (2**26 + 1)))
+
+
+@says(
+    EvaluationError,
+    "The server of `squares` answered Evaluate with 500 Internal Server Error: 'no equilibrium'.",
+    "It says that it failed, at this point or at this moment.",
+    "Look into its log; to try again, use `differentiable(…, retries=2)`.",
+)
+def model_that_fails():
+    met(Evaluate=umbridge_server.says(500, b'{"error": {"message": "no equilibrium"}}'))
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered Evaluate with 302 Found, and leads to 'http://elsewhere/'.",
+    "Redirects are not followed: they could lead anywhere.",
+    'Give the address of the server itself: `UMBridge("http://…", …)`.',
+)
+def model_that_redirects():
+    met(Evaluate=umbridge_server.says(302, Location="http://elsewhere/"))
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered Evaluate with 404 Not Found.",
+    "It refuses the request, and would refuse it again.",
+    "Compare address, `config` and arguments with what `squares` expects.",
+)
+def model_that_is_not_there():
+    met(Evaluate=umbridge_server.says(404, b"<h1>404</h1>"))
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered Evaluate with nan or inf.",
+    "Every number must be finite.",
+    "Restrict the inputs with `torch.clamp`, give `bounds=` to `differentiable`, or let the server "
+    "return a finite number there.",
+)
+def model_that_returns_infinity():
+    met(Evaluate=umbridge_server.says(200, b'{"output": [[Infinity, 1.0]]}'))
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered Evaluate with nan or inf.",
+    "Every number must be finite.",
+    "Restrict the inputs with `torch.clamp`, give `bounds=` to `differentiable`, or let the server "
+    "return a finite number there.",
+)
+def model_that_returns_nan_as_python_prints_it():
+    met(Evaluate=umbridge_server.says(200, b'{"output": [[nan, 1.0]]}'))
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered Evaluate with what is no JSON: '<!doctype html>'.",
+    "The protocol UM-Bridge 1.0 speaks JSON.",
+    'Look at the address: is it that of `squares`, as in `"http://host:4242"`?',
+)
+def model_that_is_a_web_page():
+    met(Evaluate=umbridge_server.says(200, b"<!doctype html>"))
+
+
+@says(
+    MethodError,
+    "`unusable` cannot be evaluated.",
+    "Its server does not support Evaluate for it.",
+    "Implement `__call__` and `supports_evaluate` in the model.",
+)
+def model_without_evaluate():
+    met("unusable")
+
+
+@says(
+    MethodError,
+    "`squares` was given a tensor that requires grad.",
+    "The server returns plain numbers, so it would silently learn nothing.",
+    "Wrap it, `f = suture.differentiable(server, method=server.method())`, and call `f`.",
+)
+def model_that_is_not_wrapped():
+    met(inputs=[wants(2.0, 1.0)])
+
+
+@says(
+    MethodError,
+    "`two` was given shapes [(2,)].",
+    "Its server takes [(3,), (2,)]: one vector for each argument.",
+    "Reshape them, for example with `x.reshape(-1)`; for many points use `torch.vmap(f)`.",
+)
+def model_that_was_given_too_little():
+    met("two", [[2.0, 1.0]])
+
+
+@says(
+    MethodError,
+    "A model behind HTTP was given ['2', 1.0].",
+    "It takes vectors of real numbers: tensors, arrays or lists.",
+    "Write, for example, `server([1.0, 2.0])`.",
+)
+def model_that_was_given_words():
+    met(inputs=[["2", 1.0]])
+
+
+@says(
+    MethodError,
+    "`squares` was given nan or inf.",
+    "JSON, which is sent to its server, has no such numbers.",
+    "Restrict the inputs with `torch.clamp`, or look where `torch.isfinite` fails.",
+)
+def model_that_was_given_nan():
+    met(inputs=[[math.nan, 1.0]])
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered Evaluate with [['2', 1.0]].",
+    "Its output is made of vectors of numbers.",
+    "Compare it with a server of the package `umbridge`.",
+)
+def model_that_returns_words():
+    met(Evaluate=umbridge_server.says(200, b'{"output": [["2", 1]]}'))
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered Evaluate with vectors of sizes (2, 1).",
+    "It has declared (2,).",
+    "Let `InputSizes` and `OutputSizes` of `squares` say what it takes and returns.",
+)
+def model_that_returns_too_much():
+    met(Evaluate=umbridge_server.says(200, b'{"output": [[2, 1], [3]]}'))
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered Info with ['squares'].",
+    "It lists its version and its models.",
+    "Compare it with a server of the package `umbridge`.",
+)
+def model_whose_server_has_no_version():
+    met(Info=umbridge_server.says(200, b'["squares"]'))
+
+
+@says(
+    MethodError,
+    "The server of `squares` speaks version 2.0 of UM-Bridge.",
+    "Suture speaks version 1.0.",
+    "Use a server of version 1.0, such as `umbridge` 1.2.",
+)
+def model_of_another_version():
+    met(Info=umbridge_server.says(200, b'{"protocolVersion": 2, "models": ["squares"]}'))
+
+
+@says(
+    MethodError,
+    "The server has no model 'cubes'.",
+    "It has ['two', 'squares', 'plain', 'reverse', 'ahead', 'unusable'].",
+    "Write `UMBridge(…, 'two')`.",
+)
+def model_that_the_server_does_not_have():
+    met("cubes")
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered InputSizes with [2.5].",
+    "Sizes are whole numbers, one for each vector.",
+    "Compare it with a server of the package `umbridge`.",
+)
+def model_of_two_and_a_half_inputs():
+    met(InputSizes=umbridge_server.says(200, b'{"inputSizes": [2.5]}'))
+
+
+@says(
+    BadResult,
+    "The server of `squares` answered OutputSizes with {'sizes': [2.0]}.",
+    'The protocol has an object with "outputSizes" here.',
+    "Compare it with a server of the package `umbridge`.",
+)
+def model_whose_sizes_have_another_name():
+    met(OutputSizes=umbridge_server.says(200, b'{"sizes": [2]}'))
 
 
 # ------------------------------------------------------------------------------------------------

@@ -20,4 +20,8 @@ def test_notebook_runs(path, tmp_path):
 
 
 def test_there_are_the_notebooks():
-    assert [path.stem for path in EXAMPLES] == ["crashing_simulator", "noisy_simulator", "through_a_string"]
+    assert [path.stem for path in EXAMPLES] == [
+        "crashing_simulator",
+        "noisy_simulator",
+        "through_a_string",
+    ]

@@ -178,7 +178,9 @@ class Attempts:
         self._note(call, ends, error, when, seconds, where)
         if isinstance(error, SutureError) and not isinstance(error, EvaluationError):
             raise error
-        if call.attempt <= self.service.retries and not isinstance(error, PointFailed):
+        # Those two are answers: the same question would have the same one.
+        is_answer = isinstance(error, PointFailed | BadResult)
+        if call.attempt <= self.service.retries and not is_answer:
             self.tally.retries += count
             call.attempt += 1
             self.repeat(call)

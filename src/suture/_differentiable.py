@@ -128,7 +128,8 @@ def differentiable(
             after another. All points of a round are submitted together.
         memo: a `Memo`: points that it knows are not evaluated again.
         retries: how often the same point is tried again after an exception, a time-out or the
-            death of its worker; not after `PointFailed` or NaN. A failed forward pass raises then.
+            death of its worker; not after `PointFailed`, `BadResult` or NaN. A failed forward pass
+            raises then.
         timeout: seconds for one call of `fn`; its worker is killed then. It needs an executor that
             can do that, `executors.Workers()`.
         on_failure: what a gradient does about displaced points that failed. `"raise"`: it raises;
