@@ -292,11 +292,13 @@ def _content(folder: Path, path: str, cap: int) -> bytes:
         number = os.open(place, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us
     except OSError as error:
         raise Unreadable(f"{error.strerror}") from None
-    with open(number, "rb") as file:
-        found = os.fstat(number)
-        if not stat.S_ISREG(found.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
             raise Unreadable("it is not a file")
-        content = file.read(cap + 1)
+        with open(number, "rb", closefd=False) as file:
+            content = file.read(cap + 1)
+    finally:
+        os.close(number)
     if len(content) > cap:
         raise Unreadable(f"it has more than {cap} bytes, see `max_bytes=`")
     return content

@@ -19,7 +19,7 @@ import threading
 _GUARD = """
 trap "" INT TERM HUP QUIT
 while read -r line; do groups=$line; done
-for group in $groups; do kill -9 -- "-$group"; done
+for group in $groups; do kill -s KILL -- "-$group"; done
 """
 
 
