@@ -1,6 +1,7 @@
 """Programs on the command line: real ones, under real deadlines, killed for real."""
 
 import inspect
+import os
 import pickle
 import shutil
 import signal
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from leftovers import until
 
 import suture
+from suture._fingerprint import fingerprint
 from suture.errors import BadResult, EvaluationError, MethodError, TimedOut
 from suture.executors import Workers
 from suture.functions import Command, parse
@@ -473,6 +475,49 @@ def test_long_output_below_the_cap_is_whole():
     assert f() == 300_000
 
 
+# What a memo sees -------------------------------------------------------------------------------
+
+
+def test_a_memo_knows_a_program_until_it_changes(tmp_path, runs):
+    script = tmp_path / "program.py"
+    f = Command(["sh", script], {"in": "{x}"}, parse=parse.table("out"), folder=runs)
+    calls = tmp_path / "calls"
+
+    def slope():
+        x = wants(2.0)[0]
+        memo = suture.Memo(tmp_path / "memo.db")
+        y = suture.differentiable(f, memo=memo)(x)
+        memo.close()
+        return y.item(), len(calls.read_text())
+
+    script.write_text(f"printf x >> {calls}; cp in out")
+    assert slope() == slope() == (2, 1)
+    script.write_text(f"printf x >> {calls}; echo 5 > out")
+    assert slope() == (5, 2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"files": {"in": "{x:.3e}"}},
+        {"files": {"in": b"{x}"}},
+        {"parse": parse.regex("y")},
+        {"parse": parse.function(len)},
+        {"env": {"A": "1"}},
+        {"ok_codes": (0, 1)},
+        {"success": "x"},
+    ],
+)
+def test_what_a_fingerprint_covers(other):
+    def print_of(**options):
+        given = {"files": {"in": "{x}"}, "parse": parse.regex("x"), **options}
+        return fingerprint(Command(["sh"], **given), "f")
+
+    assert print_of() == print_of()
+    assert print_of(timeout=3) == print_of()
+    assert print_of(**other) != print_of()
+
+
 # Row 15, children -------------------------------------------------------------------------------
 
 
@@ -492,6 +537,14 @@ def test_a_program_that_is_late_is_killed_with_its_children(runs, script):
 
 def test_a_program_that_closes_its_streams_is_still_waited_for():
     assert shell("exec >&- 2>&-; sleep 0.2; echo 5 > out", parse=parse.table("out"))() == 5
+
+
+@pytest.mark.parametrize("missing", [["pidfd_open"], ["pidfd_open", "waitid"]])
+def test_where_the_kernel_does_not_tell_the_end(monkeypatch, runs, missing):
+    for name in missing:
+        monkeypatch.delattr(os, name)
+    assert shell(f"sleep {EVER} & seq 20000 | tail -1")() == 20000
+    assert type(failure(shell(f"sleep {EVER}", timeout=0.2, folder=runs))) is TimedOut
 
 
 def test_an_interrupt_kills_the_program(runs):

@@ -24,6 +24,7 @@ from suture.errors import (
 )
 from suture.functions._arguments import numbers, rows_of
 from suture.functions._folders import fresh, keep, remove
+from suture.functions._identity import of_files, of_rules, of_words
 from suture.functions._options import contents, pattern, positive, rules, words
 from suture.functions._run import Ran, run
 from suture.functions._template import Template, names_of, pair
@@ -101,7 +102,7 @@ class Command:
         folder: str | Path | None = None,
     ) -> None:
         """Read the templates, and check that all fits."""
-        around = pair(delimiters)
+        around = self._delimiters = pair(delimiters)
         given = words(argv)
         self._program = given[0]
         self._argv = [
@@ -197,7 +198,20 @@ class Command:
                 "It must be a file that can be run, in one of the directories of PATH.",
                 f'Install it, or give its place: `Command([Path("/opt/bin/{self.__name__}"), …])`.',
             )
-        return found
+        return os.path.abspath(found)  # it runs in another directory
+
+    def __suture_content__(self) -> tuple[Any, ...]:
+        """Return all that the results depend on and that can be seen, for a memo."""
+        return (
+            of_words(self._found(), self._argv),
+            of_files(self._files),
+            of_rules(self._parse),
+            tuple(self._places),
+            self._delimiters,
+            None if self._success is None else self._success.pattern,
+            tuple(sorted(self._ok_codes)),
+            tuple(sorted(self._env.items())),
+        )
 
     def _results(self, folder: Path, ran: Ran) -> dict[str | None, Array]:
         """Return what the rules read.

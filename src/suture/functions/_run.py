@@ -104,8 +104,12 @@ def _go(process: subprocess.Popen[bytes]) -> None:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill the group while its leader is not reaped: its number cannot be another's yet."""
     if process.returncode is None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_group(process.pid)
+
+
+def _kill_group(group: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
 
 
 class _Streams:
@@ -122,7 +126,7 @@ class _Streams:
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
             self._selector.register(pipe, selectors.EVENT_READ, content)
-        if hasattr(os, "pidfd_open"):
+        with suppress(AttributeError, OSError):  # not on Linux, or not in this sandbox
             self._over = os.pidfd_open(process.pid)
             self._selector.register(self._over, selectors.EVENT_READ)
 
@@ -184,4 +188,7 @@ class _Streams:
         if hasattr(os, "waitid"):  # it is not reaped, so that its group can still be killed
             flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return os.waitid(os.P_PID, self._process.pid, flags) is not None
-        return self._process.poll() is not None
+        if self._process.poll() is None:
+            return False
+        _kill_group(self._process.pid)  # macOS with Python below 3.13: right after it is reaped
+        return True

@@ -72,6 +72,7 @@ class Template:
 
     Attributes:
         slots: its places, in their order.
+        text: as it was given.
     """
 
     def __init__(self, text: str, delimiters: tuple[str, str], where: str) -> None:
@@ -79,7 +80,7 @@ class Template:
         opening, closing = map(re.escape, delimiters)
         place = re.compile(rf"(?<!\$){opening}{_PLACE % _FORMAT.pattern}{closing}", re.ASCII)
         self._parts: list[str | Slot] = []
-        self._text, self._where = text, where
+        self.text, self._where = text, where
         self._almost = re.compile(
             rf"(?<!\$){opening}(?P<name>[A-Za-z_]\w*)[\[:][^\n\0]*?{closing}", re.ASCII
         )
