@@ -3398,6 +3398,388 @@ def executor_that_is_an_old_pool():
 
 
 # ------------------------------------------------------------------------------------------------
+# Programs on the command line
+# ------------------------------------------------------------------------------------------------
+
+COLUMN = functions.parse.table("out")
+
+
+def run_of(script, *args, **options):
+    """Run a script whose directory, if it fails, is called /kept."""
+    f = functions.Command(["sh", "-c", script], **{"parse": COLUMN, **options})
+    with mock.patch("suture.functions._command.keep", return_value=Path("/kept")):
+        f(*args)
+
+
+@says(
+    EvaluationError,
+    "`w[1]` is nan, which cannot be written into a template.",
+    "Programs read finite numbers only.",
+    "Restrict the inputs with `torch.clamp`, or look where the number comes from.",
+)
+def program_given_nan():
+    run_of("echo {w[0]} {w[1]}", torch.tensor([1.0, torch.nan]))
+
+
+@says(
+    EvaluationError,
+    "`n` is 2.5, and its format `d` is for integers.",
+    "A number is never rounded quietly: a derivative would be zero.",
+    "Write `{n}` in the template, or pass an integer tensor.",
+)
+def program_given_a_fraction_for_an_integer():
+    run_of("echo {n:d}", 2.5)
+
+
+@says(
+    MethodError,
+    "`{w[i]}` in `argv[2]` is not a placeholder.",
+    "An index is a number, as in `{w[3]}`, and a format ends with one of the letters e, f, g and "
+    "d, as in `{w:.6e}`.",
+    "Write it like that; if it is text, rename the argument or change `delimiters=`.",
+)
+def placeholder_that_is_almost_one():
+    run_of("echo {w[0]} {w[i]}")
+
+
+@says(
+    MethodError,
+    "`{w: 1}` in the file `in.json` is not a placeholder.",
+    "An index is a number, as in `{w[3]}`, and a format ends with one of the letters e, f, g and "
+    "d, as in `{w:.6e}`.",
+    "Write it like that; if it is text, rename the argument or change `delimiters=`.",
+)
+def text_that_is_almost_a_placeholder():
+    run_of("echo {w}", files={"in.json": "{w: 1}"})
+
+
+@says(
+    MethodError,
+    "`Command(delimiters='{}')` is not possible.",
+    "Delimiters are two strings: what stands before and behind a placeholder.",
+    'Write, for example, `delimiters=("<<", ">>")`.',
+)
+def delimiters_in_one_string():
+    run_of("true", delimiters="{}")
+
+
+@says(
+    MethodError,
+    "The placeholder `y[0]` is unknown: `inputs` has no `y`.",
+    "All placeholders of `argv` and `files` are arguments.",
+    'Add `"y"` to `inputs=`; if it is text, change `delimiters=`.',
+)
+def placeholder_that_is_unknown():
+    run_of("echo {x}", files={"in.txt": "{y[0]}"}, inputs=["x"])
+
+
+@says(
+    MethodError,
+    "The input `y` is unused: it is a placeholder nowhere in `argv` and `files`.",
+    "It would be an argument without influence, and silently learn nothing.",
+    "Write `{y}` into a template, or take it out of `inputs=`.",
+)
+def placeholder_that_is_unused():
+    run_of("echo {x}", files={"in.txt": "${y}"}, inputs=["x", "y"])
+
+
+@says(
+    MethodError,
+    "The placeholder `lambda` cannot be an argument: it is a word of Python's.",
+    "Placeholders are the keyword arguments of the function.",
+    "Rename it, for example `{lambda_}`; if it is text, change `delimiters=`.",
+)
+def placeholder_that_is_a_word_of_python():
+    run_of("echo {lambda}")
+
+
+@says(
+    MethodError,
+    "`w` is used in two ways: as `w` and as `w[1]`.",
+    "An argument is a number or an array, not both.",
+    "Write `{w[0]}`, `{w[1]}`, … for an array, everywhere.",
+)
+def placeholder_that_is_a_number_and_an_array():
+    run_of("echo {w}", files={"in.txt": "{w[1]}"})
+
+
+@says(
+    MethodError,
+    "`x` was given complex128 numbers, which cannot be written into a template.",
+    "Programs read real numbers only; words are a part of the template.",
+    "Pass a real tensor, for example `x.real`, and use a stencil of real points, as "
+    "`stencils.CENTRAL`.",
+)
+def program_given_complex_numbers():
+    run_of("echo {x}", 1j)
+
+
+@says(
+    MethodError,
+    "`x` was given '1; rm -r /', which cannot be written into a template.",
+    "Programs read real numbers only; words are a part of the template.",
+    "Pass a real tensor, for example `x.real`, and use a stencil of real points, as "
+    "`stencils.CENTRAL`.",
+)
+def program_given_a_word():
+    run_of("echo {x}", "1; rm -r /")
+
+
+@says(
+    MethodError,
+    "`w` has shape (3,), and the templates write w[0], w[2].",
+    "All its elements must be written: others would be without influence, and silently learn "
+    "nothing.",
+    "Pass `w` with shape (3,), or write the other elements into a template as `{w[…]}`.",
+)
+def program_that_reads_a_part_of_its_argument():
+    run_of("echo {w[0]} {w[2]}", torch.ones(3))
+
+
+@says(
+    MethodError,
+    "`w` has shape (3,), and the templates write w[0], w[1].",
+    "All its elements must be written: others would be without influence, and silently learn "
+    "nothing.",
+    "Pass `w` with shape (2,), or write the other elements into a template as `{w[…]}`.",
+)
+def program_given_too_many_numbers():
+    run_of("echo {w[0]} {w[1]}", torch.ones(3))
+
+
+@says(
+    MethodError,
+    "The batches have 3 rows in `x`, 2 rows in `y`.",
+    "Arguments with one dimension more than their placeholders are a batch: all have the same "
+    "number of rows, at least one.",
+    "Pass arguments that all rows share without the dimension, for example `x[0]`.",
+)
+def program_given_batches_of_different_sizes():
+    run_of("echo {x} {y}", torch.ones(3), torch.ones(2))
+
+
+@says(
+    BadResult,
+    "`sh` gave results of shape (1,) and (2,) in the rows of one batch.",
+    "All rows must have results of one shape.",
+    "Have the rule read a part that is always there, or pad it with `parse.function(fn)`.",
+)
+def program_whose_rows_have_different_shapes():
+    run_of("seq {n:d}", np.array([1, 2]), parse=functions.parse.regex("[0-9]+", count=None))
+
+
+@says(
+    MethodError,
+    "The file '../etc/passwd' is not a path inside of the run directory.",
+    "A run reads and writes only below its own directory.",
+    'Write a relative path without `..`, for example `"results/out.csv"`.',
+)
+def file_outside_of_the_run():
+    run_of("true", files={"../etc/passwd": ""})
+
+
+@says(
+    MethodError,
+    "The output '/etc/passwd' is not a path inside of the run directory.",
+    "A run reads and writes only below its own directory.",
+    'Write a relative path without `..`, for example `"results/out.csv"`.',
+)
+def output_outside_of_the_run():
+    functions.parse.table("/etc/passwd")
+
+
+@says(
+    MethodError,
+    f"`/nowhere/suture-{os.getuid()}` is not a directory that only you can use.",
+    "Runs of `Command` take place in it, and others must not change their files.",
+    'Remove it, or give `Command` another place: `folder="runs"`.',
+)
+def directory_of_runs_that_everybody_can_use():
+    with (
+        mock.patch("tempfile.gettempdir", return_value="/nowhere"),
+        mock.patch.object(Path, "mkdir"),
+        mock.patch.object(Path, "lstat", return_value=os.stat("/tmp")),
+    ):
+        run_of("true")
+
+
+@says(
+    MethodError,
+    "`parse.csv(…, 'u', header=False)` is not possible.",
+    "A column is found by name in the first row, which is then a header.",
+    "Give its position, `parse.csv(path, 0, header=False)`.",
+)
+def column_by_name_without_a_header():
+    functions.parse.csv("out.csv", "u", header=False)
+
+
+@says(
+    MethodError,
+    "`parse.regex(count=0)` is not possible.",
+    "It is the number of matches that there must be, 1 or more, or None for any.",
+    "Write `count=1`, or leave it out.",
+)
+def pattern_that_matches_never():
+    functions.parse.regex("x", count=0)
+
+
+@says(
+    MethodError,
+    "`parse.regex('(x')` is not possible: missing ), unterminated subpattern at position 0.",
+    "It takes a regular expression, as `re.compile` does.",
+    r'Write, for example, `parse.regex(r"energy = (\S+)")`.',
+)
+def pattern_of_a_result_that_is_none():
+    functions.parse.regex("(x")
+
+
+@says(
+    MethodError,
+    "`Command('ls | wc')` is not possible.",
+    "A program and its arguments are a list of strings and paths: no shell takes a line apart.",
+    'Write, for example, `Command(["ngspice", "-b", "circuit.cir"], …)`.',
+)
+def program_as_a_line():
+    functions.Command("ls | wc", parse=COLUMN)
+
+
+@says(
+    MethodError,
+    "`Command(files=PosixPath('nowhere'))` is not possible: no files are there.",
+    "A path is that of a directory, with all the files that a run needs.",
+    'Give it the name it has there: `files={"input.txt": Path("input.txt")}`.',
+)
+def directory_without_files():
+    run_of("true", files=Path("nowhere"))
+
+
+@says(
+    MethodError,
+    "`Command(files='in.txt')` is not possible.",
+    "Files are a dict of names and contents: text, bytes, or a path to read them from.",
+    'Write, for example, `files={"input.txt": Path("template.txt")}`.',
+)
+def files_that_are_a_word():
+    run_of("true", files="in.txt")
+
+
+@says(
+    MethodError,
+    "`Command(parse='out.csv')` is not possible.",
+    "Results are read by a rule of `suture.functions.parse`, or by a dict of rules.",
+    r'Write, for example, `parse=parse.regex(r"energy = (\S+)")`.',
+)
+def rule_that_is_a_word():
+    run_of("true", parse="out.csv")
+
+
+@says(
+    MethodError,
+    "`Command(timeout=0)` is not possible.",
+    "It is a positive number: of seconds for `timeout`, of bytes for `max_bytes`.",
+    "Write, for example, `timeout=60`, or leave it out.",
+)
+def program_without_time():
+    run_of("true", timeout=0)
+
+
+@says(
+    MethodError,
+    "`Command(success='(')` is not possible: missing ), unterminated subpattern at position 0.",
+    "It is a regular expression, as `re.compile` takes it.",
+    'Write, for example, `success="converged"`.',
+)
+def pattern_of_success_that_is_none():
+    run_of("true", success="(")
+
+
+@says(
+    MethodError,
+    "The program `no-such-program` was not found.",
+    "It must be a file that can be run, in one of the directories of PATH.",
+    'Install it, or give its place: `Command([Path("/opt/bin/no-such-program"), …])`.',
+)
+def program_that_is_not_installed():
+    functions.Command(["no-such-program"], parse=COLUMN)()
+
+
+@says(
+    TimedOut,
+    "`sh` was killed: it took longer than 0.1 s.",
+    "A run has to end in time; the last lines that it printed are in `exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_that_is_late():
+    run_of("sleep 60", timeout=0.1)
+
+
+@says(
+    BadResult,
+    "`sh` was killed: it printed more than 1000 bytes.",
+    "A stream is read up to `max_bytes=`; the last lines that it printed are in `exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_that_prints_without_end():
+    run_of("yes", max_bytes=1000)
+
+
+@says(
+    EvaluationError,
+    "`sh` ended with exit code 3.",
+    "A run that succeeds ends with one of the codes [0, 1]; the last lines that it printed are in "
+    "`exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_that_fails():
+    run_of("exit 3", ok_codes=(0, 1))
+
+
+@says(
+    EvaluationError,
+    "`sh` was killed by SIGKILL.",
+    "A run that succeeds ends with one of the codes [0]; the last lines that it printed are in "
+    "`exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_that_is_killed():
+    run_of("kill -KILL $$")
+
+
+@says(
+    EvaluationError,
+    "`sh` did not print 'converged'.",
+    "`success=` must be found in what it prints; the last lines that it printed are in "
+    "`exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_without_success():
+    run_of("echo diverged", success="converged")
+
+
+@says(
+    BadResult,
+    "`sh` ended with exit code 0, but left no result `out`: No such file or directory.",
+    "Every result must be there after every run; the last lines that it printed are in "
+    "`exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_without_a_result():
+    run_of("true")
+
+
+@says(
+    BadResult,
+    "`sh` ended with exit code 0, but left no result `force` in `<stdout>`: 'x' matches 2 times, "
+    "expected 1.",
+    "Every result must be there after every run; the last lines that it printed are in "
+    "`exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_with_two_results():
+    run_of("echo xx", parse={"force": functions.parse.regex("x")})
+
+
+# ------------------------------------------------------------------------------------------------
 # Models behind HTTP
 # ------------------------------------------------------------------------------------------------
 

@@ -110,6 +110,10 @@ class _Reader:
                 self._several(held.args, f"{place}, in its `partial`"),
                 self._named(held.keywords, f"{place}, as `%s` of its `partial`"),
             )
+        # Adapters of `suture.functions` say themselves what they are made of.
+        if (content := getattr(type(held), "__suture_content__", None)) is not None:
+            parts = self._several(content(held), place)
+            return ("adapter", type(held).__name__, parts)
         raise self._refusal(held, place)
 
     def _several(self, held: tuple[Any, ...] | frozenset[Any], place: str) -> tuple[Any, ...]:
