@@ -26,6 +26,7 @@ PUBLIC_NAMES = {
     "directions",
     "errors",
     "executors",
+    "functions",
     "record",
     "report",
     "stencils",

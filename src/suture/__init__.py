@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from suture import directions, errors, executors, stencils
+    from suture import directions, errors, executors, functions, stencils
     from suture._check import check
     from suture._differentiable import differentiable
     from suture._memo import Memo
@@ -29,6 +29,7 @@ __all__ = [
     "directions",
     "errors",
     "executors",
+    "functions",
     "record",
     "report",
     "stencils",
