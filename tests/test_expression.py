@@ -166,9 +166,12 @@ def test_what_is_just_short_enough_works_for_all_kinds(formula):
 
 
 PIECES = st.sampled_from(
-    [*"xw.()[]{}:,=+-*/%<>!@'\"#_0123456789 \n", " if ", " else ", " and ", "lambda ", "not "]
-    + ["**", "sin", "where", "min", "pi", ".real", "__class__", "x[0]", "(x)", "x", "w", "for "]
-    + ["f'", " in ", "x > 0", "e5", "1j", "open", "import ", "yield", ":=", "is "]
+    [
+        *"xw.()[]{}:,=+-*/%<>!@'\"#_0123456789 \n",
+        *(" if ", " else ", " and ", "lambda ", "not ", "**", "sin", "where", "min", "pi", ".real"),
+        *("__class__", "x[0]", "(x)", "x", "w", "for ", "f'", " in ", "x > 0", "e5", "1j", "open"),
+        *("import ", "yield", ":=", "is "),
+    ]
 )
 ALLOWED_OPERATIONS = {
     *("RESUME", "RETURN_VALUE", "RETURN_CONST", "CACHE", "NOP", "COPY", "SWAP", "POP_TOP"),
@@ -214,9 +217,13 @@ def test_what_is_accepted_never_looks_up_an_attribute(formula):
 @given(st.text(max_size=30))
 def test_any_text_is_accepted_or_refused_with_three_lines(formula):
     try:
-        assert_harmless(Expression(formula, "x"))
+        expression = Expression(formula, "x")
     except MethodError as error:
-        assert len(str(error).split("\n")) == 3
+        lines = str(error).split("\n")
+    else:
+        assert_harmless(expression)
+        lines = ["", "", ""]
+    assert len(lines) == 3
 
 
 @pytest.mark.parametrize(
@@ -300,7 +307,7 @@ def test_arrays_and_tensors_have_the_values_of_numbers(formula, x, y, a, b):
     arrays = np.array([x, y]), np.array([y, x]), np.array([a, b])
     try:
         found = f(*arrays), f(*map(torch.from_numpy, arrays))
-    except ArithmeticError:
+    except (ArithmeticError, ValueError):
         return  # of constants on the side of a condition that numbers do not compute
     for values in found:
         # A jump or a pole may magnify the last bit in which NumPy and torch differ from Python.
@@ -326,7 +333,7 @@ EXACT = [
     ("log(x)*w[0] if x > 0 else exp(x)*w[1]", lambda x, w: torch.where(
         x > 0, torch.log(x.clamp(min=1e-9)) * w[0], torch.exp(x) * w[1])),
     ("max(x, w[0], 0)*min(w[1], x) + atan2(x, 2)", lambda x, w: torch.maximum(
-        x, w[0].clamp(min=0)) * torch.minimum(w[1], x) + torch.atan2(x, torch.tensor(2.0).double())),
+        x, w[0].clamp(min=0)) * torch.minimum(w[1], x) + torch.atan2(x, 2 + 0 * x)),
     ("hypot(x, w[0])**-0.5 + sqrt(2)*x", lambda x, w: torch.hypot(x, w[0])**-0.5 + 2**0.5 * x),
 ]  # fmt: skip
 X = [0.3, -0.7, 1.9]
@@ -375,7 +382,7 @@ def test_numbers_decide_before_the_other_side_is_computed():
 
 @pytest.mark.parametrize("formula", ["(-8)**(1/3)", "(-x)**0.5", "sqrt(-x)", "log(0*x)"])
 def test_numbers_stay_real(formula):
-    with pytest.raises(ValueError, match="math domain error|expected a"):
+    with pytest.raises(ValueError, match=r"math domain error|expected a"):
         Expression(formula, "x")(2.0)
 
 

@@ -1,4 +1,4 @@
-"""What is common to functions that are written in a string: their names, and how they are called."""
+"""What functions that are written in a string share: their names, and how they are called."""
 
 from __future__ import annotations
 

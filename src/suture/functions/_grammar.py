@@ -181,7 +181,7 @@ class _Reader:
         return _call(CHOOSE, self._truth(test), *sides)
 
     def _constant(self, node: ast.Constant) -> ast.expr:
-        if type(node.value) not in (int, float):
+        if isinstance(node.value, bool) or not isinstance(node.value, int | float):
             words = _CONSTANTS.get(type(node.value), "not a number")
             raise self._refusal(node, words)
         try:
@@ -241,7 +241,7 @@ class _Reader:
                 node,
                 f"a call with {count} {many}",
                 f"It takes {allowed}.",
-                "Write, for example, `sin(x)`, `atan2(y, x)`, `min(x, y, 1)`, `where(x > 0, x, 0)`.",
+                "Write, for example, `sin(x)`, `atan2(y, x)`, `min(x, y)` or `where(x > 0, x, 0)`.",
             )
 
     def _indexed(self, node: ast.Subscript) -> ast.expr:

@@ -6,6 +6,7 @@ works for all of them (functions, conditions, powers) it finds by name in one of
 
 from __future__ import annotations
 
+import builtins
 import functools
 import math
 import sys
@@ -34,7 +35,9 @@ ARITY: dict[str, int | None] = {
 # NumPy before 2.0 has no other names for these.
 _NUMPY_NAMES = {
     **{f"a{name}": f"arc{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
-    **{"atan2": "arctan2", "min": "minimum", "max": "maximum"},
+    "atan2": "arctan2",
+    "min": "minimum",
+    "max": "maximum",
 }
 _TORCH_NAMES = {"min": "minimum", "max": "maximum"}
 
@@ -59,8 +62,9 @@ def _numbers() -> Table:
     table: Table = {name: getattr(math, name) for name in ARITY if hasattr(math, name)}
     table.update({"abs": abs, "min": min, "max": max})
     table.update({name: _as_float(table.get(name, round)) for name in ("floor", "ceil", "round")})
-    # Python adds its builtins, as torch imports on behalf of who calls it; no formula names them.
     return table | {
+        # Torch imports with those of its caller. No formula can name them: see `_grammar`.
+        "__builtins__": vars(builtins),
         POWER: _power,
         CHOOSE: lambda condition, yes, no: yes() if condition else no(),
         BOTH: lambda first, second: first and second(),
@@ -158,12 +162,12 @@ def prepared(names: Sequence[str], values: Sequence[Any]) -> tuple[Table, list[A
     return (NUMBERS if is_ready(ready, (float,)) else ARRAYS), ready
 
 
-def _tensor_type() -> tuple[type, ...]:
+def _tensor_type() -> tuple[type[Any], ...]:
     torch = sys.modules.get("torch")  # who has not imported it has no tensors
     return (torch.Tensor,) if torch is not None else ()
 
 
-def _floating(name: str, value: Any, tensor_type: tuple[type, ...]) -> Any:
+def _floating(name: str, value: Any, tensor_type: tuple[type[Any], ...]) -> Any:
     kind = type(value)
     if kind is np.ndarray or isinstance(value, np.generic):
         if value.dtype.kind in "fc":
