@@ -221,7 +221,7 @@ class _Reader:
         function = node.func
         if not isinstance(function, ast.Name) or function.id not in RESERVED - {"pi"}:
             if isinstance(function, ast.Name):
-                raise self._unknown(node, function.id)
+                raise self._not_a_function(node, function.id)
             self._number(function)  # what it is says more than that it is called
             raise self._refusal(node, "a call of something that is not a function")
         if node.keywords:
@@ -260,7 +260,7 @@ class _Reader:
         position = -number.value if negative else number.value
         return ast.Subscript(self._number(value), ast.Constant(position), ast.Load())
 
-    def _unknown(self, node: ast.Call, name: str) -> MethodError:
+    def _not_a_function(self, node: ast.Call, name: str) -> MethodError:
         near = difflib.get_close_matches(name, RESERVED - {"pi"}, 1, 0.5)
         fix = f"Write `{near[0]}`, or a" if near else "Write a"
         return self._refusal(

@@ -52,10 +52,10 @@ class UnsafePython(AbstractFormula):
             return compile(whole, "<UnsafePython>", "eval")
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             column = getattr(error, "offset", None)
-            where = f" at column {column}" if column else ""
+            before = len(self.formula) - len(self.formula.lstrip())
+            where = f" at column {column + before}" if column else ""
             raise MethodError(
-                f"`UnsafePython({shown(self.formula)})` is no Python{where}: "
-                f"{shown_reason(error)}.",
+                f"`UnsafePython({shown(self.formula)})` is no Python{where}: {_reason(error)}.",
                 "It is one expression, not a statement.",
                 "Write a function instead of a string: `def f(x): …`.",
             ) from error
@@ -69,7 +69,7 @@ class UnsafePython(AbstractFormula):
         return self._function(*args, **kwargs)
 
 
-def shown_reason(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """Return why a string could not be parsed, on one line."""
     reason = getattr(error, "msg", None) or str(error) or type(error).__name__
     return " ".join(reason.split()).rstrip(".?")
