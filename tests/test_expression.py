@@ -2,6 +2,7 @@
 
 import copy
 import dis
+import inspect
 import math
 import operator
 import pickle
@@ -142,6 +143,18 @@ def test_long_deep_and_broken_strings_are_refused(formula):
     with pytest.raises(MethodError) as caught:
         Expression(formula, "x")
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_caller_that_is_deep_itself_gets_an_error_with_three_lines():
+    def dive(levels):
+        if levels:
+            return dive(levels - 1)
+        return Expression("abs(" * 90 + "x" + ")" * 90, "x")
+
+    room = sys.getrecursionlimit() - len(inspect.stack())
+    assert dive(room // 3)(-1.0) == 1
+    with pytest.raises(MethodError, match="cannot be read"):
+        dive(room - 120)
 
 
 @pytest.mark.parametrize(
@@ -378,6 +391,40 @@ def test_numbers_decide_before_the_other_side_is_computed():
     f = Expression("1/x if x != 0 and 1/x > 0 else y", "x", "y")
     for y in (np.ones(2), torch.ones(2)):
         assert f(0.0, y) is y
+
+
+def test_the_shape_does_not_depend_on_the_side():
+    f = Expression("w[0]*x if a > 0 and x == x else -a", "x", "w", "a")
+    rows = np.ones((2, 3))
+    for a in (-1.0, np.float64(-1), 1.0):
+        wanted = [max(a, 1.0)] * 3
+        assert f(np.ones(1), rows, a).tolist() == wanted
+        tensor = f(torch.ones(1), torch.from_numpy(rows), torch.as_tensor(a))
+        assert tensor.tolist() == wanted
+        assert f(torch.ones(3), np.ones(1), a).tolist() == wanted
+        assert f(np.ones(1), rows, a).flags.writeable
+    g = suture.differentiable(Expression("x if w[0] > 0 else 0", "x", "w"), batch_dims=(0, None))
+    assert g(torch.ones(3), torch.tensor([-1.0])).tolist() == [0, 0, 0]
+
+
+def test_transforms_of_torch_go_through_a_formula_and_its_wrapper():
+    x = torch.tensor(X, dtype=torch.float64)
+    f = Expression("x**3 if x > 0 else 2*x", "x")
+    for g in (f, suture.differentiable(f)):
+        found = torch.func.vmap(torch.func.grad(lambda x, g=g: g(x)))(x)
+        torch.testing.assert_close(found, torch.where(x > 0, 3 * x**2, 2.0), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("interface", ["torch", "numpy"])
+def test_the_complex_step_goes_through_a_formula(interface):
+    x = torch.tensor(X, dtype=torch.float64, requires_grad=True)
+    method = suture.FiniteDifference(suture.stencils.COMPLEX_STEP)
+    f = suture.differentiable(
+        Expression("sin(x)**3/w", "x", "w"), method=method, interface=interface
+    )
+    f(x, 2.0).sum().backward()
+    wanted = 1.5 * x.sin() ** 2 * x.cos()
+    torch.testing.assert_close(x.grad, wanted.detach(), rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("formula", ["(-8)**(1/3)", "(-x)**0.5", "sqrt(-x)", "log(0*x)"])

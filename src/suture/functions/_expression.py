@@ -47,7 +47,7 @@ class Expression(AbstractFormula):
 
     def __init__(self, formula: str, *names: str) -> None:
         super().__init__(formula, *names)
-        self._code = _grammar.compiled(formula, names)
+        self._code, self._used = _grammar.compiled(formula, names)
         self._of_numbers = FunctionType(self._code, _kinds.NUMBERS)
         self._of_arrays = FunctionType(self._code, _kinds.ARRAYS)
 
@@ -69,6 +69,6 @@ class Expression(AbstractFormula):
         if _kinds.is_ready(args, (float,)):
             return self._of_numbers(*args)
         if _kinds.is_ready(args, (np.ndarray, np.float64, float)):
-            return self._of_arrays(*args)
+            return _kinds.spread(self._of_arrays(*args), args, self._used)
         table, values = _kinds.prepared(self.names, args)
-        return FunctionType(self._code, table)(*values)
+        return _kinds.spread(FunctionType(self._code, table)(*values), values, self._used)

@@ -24,15 +24,22 @@ class AbstractFormula(abc.ABC):
         MethodError: the string or a name cannot be used.
     """
 
-    formula: str
-    names: tuple[str, ...]
-
     def __init__(self, formula: str, *names: str) -> None:
-        self.formula, self.names = formula, names
+        self._formula, self._names = formula, names
         self._check()
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         # What `inspect.signature` reads: messages call the arguments by their names.
         self.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+
+    @property
+    def formula(self) -> str:
+        """The string."""
+        return self._formula
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arguments, in their order."""
+        return self._names
 
     @abc.abstractmethod
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:

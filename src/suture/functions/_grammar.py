@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from types import CodeType
+from typing import NamedTuple
 
 from suture.errors import MethodError, shown
 from suture.functions._kinds import ARITY, BOTH, CHOOSE, EITHER, POWER
@@ -42,8 +43,21 @@ _WORDS: dict[type[ast.AST], str] = {
 _CONSTANTS = {str: "text", bytes: "text", complex: "a complex number"}
 
 
-def compiled(formula: str, names: Sequence[str]) -> CodeType:
-    """Return the code of a function of the names; it finds what it calls in its globals.
+class Compiled(NamedTuple):
+    """A formula that was read.
+
+    Attributes:
+        code: of a function of the names; it finds what it calls in its globals.
+        used: with a condition, which arguments are used by position, and behind how many indices:
+            one side alone need not have the shape of the whole. Empty without.
+    """
+
+    code: CodeType
+    used: tuple[tuple[int, int], ...]
+
+
+def compiled(formula: str, names: Sequence[str]) -> Compiled:
+    """Return a formula as code.
 
     Raises:
         MethodError: the formula holds what is not lawful, naming the column.
@@ -56,9 +70,15 @@ def compiled(formula: str, names: Sequence[str]) -> CodeType:
         )
     reader = _Reader(formula, names)
     arguments = [ast.arg(name) for name in names]
-    whole = ast.Expression(_function(reader.whole(), arguments))
-    code = compile(ast.fix_missing_locations(whole), "<Expression>", "eval")
-    return next(part for part in code.co_consts if isinstance(part, CodeType))
+    try:
+        whole = ast.Expression(_function(reader.whole(), arguments))
+        code = compile(ast.fix_missing_locations(whole), "<Expression>", "eval")
+    except RecursionError as error:  # the caller is deep in other calls
+        raise reader.unreadable(error) from None
+    used = sorted(reader.used) if reader.has_condition else []
+    return Compiled(
+        next(part for part in code.co_consts if isinstance(part, CodeType)), tuple(used)
+    )
 
 
 def _function(body: ast.expr, arguments: Sequence[ast.arg] = ()) -> ast.Lambda:
@@ -79,20 +99,27 @@ def _call(name: str, *arguments: ast.expr) -> ast.Call:
 
 
 class _Reader:
-    """Reads one formula."""
+    """Reads one formula.
+
+    Attributes:
+        used: the positions of the names that were met, and how many indices were behind each.
+        has_condition: whether there is a condition.
+    """
 
     def __init__(self, formula: str, names: Sequence[str]) -> None:
         self._formula, self._names = formula, names
         self._text = formula.lstrip(" \t")
-        self._depth = 0
+        self._depth = self._indices = 0
         self._numbers = itertools.count()
+        self.used: set[tuple[int, int]] = set()
+        self.has_condition = False
 
     def whole(self) -> ast.expr:
         """Return the formula, built anew."""
         try:
             parsed = ast.parse(self._text, "<Expression>", "eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise self._unreadable(error) from None
+            raise self.unreadable(error) from None
         return self._number(parsed)
 
     @contextlib.contextmanager
@@ -177,6 +204,7 @@ class _Reader:
         return _joined(BOTH, parts)
 
     def _condition(self, test: ast.expr, body: ast.expr, orelse: ast.expr) -> ast.expr:
+        self.has_condition = True
         sides = [_function(self._number(side)) for side in (body, orelse)]
         return _call(CHOOSE, self._truth(test), *sides)
 
@@ -199,6 +227,7 @@ class _Reader:
 
     def _name(self, node: ast.Name) -> ast.expr:
         if node.id in self._names:
+            self.used.add((self._names.index(node.id), self._indices))
             return _load(node.id)
         if node.id == "pi":
             return ast.Constant(math.pi)
@@ -258,7 +287,10 @@ class _Reader:
         if not isinstance(value, ast.Name | ast.Subscript):
             raise self._refusal(value, "not a name, and has no elements")
         position = -number.value if negative else number.value
-        return ast.Subscript(self._number(value), ast.Constant(position), ast.Load())
+        self._indices += 1
+        elements = self._number(value)
+        self._indices -= 1
+        return ast.Subscript(elements, ast.Constant(position), ast.Load())
 
     def _not_a_function(self, node: ast.Call, name: str) -> MethodError:
         near = difflib.get_close_matches(name, RESERVED - {"pi"}, 1, 0.5)
@@ -292,7 +324,8 @@ class _Reader:
             column += len(self._formula) - len(self._text)
         return f"column {column}" + (f" of line {line}" if "\n" in self._text else "")
 
-    def _unreadable(self, error: BaseException) -> MethodError:
+    def unreadable(self, error: BaseException) -> MethodError:
+        """Return the error of a formula that Python cannot read."""
         where = ""
         if isinstance(error, SyntaxError) and error.offset:
             where = f", at {self._position(error.lineno or 1, error.offset)}"

@@ -162,6 +162,26 @@ def prepared(names: Sequence[str], values: Sequence[Any]) -> tuple[Table, list[A
     return (NUMBERS if is_ready(ready, (float,)) else ARRAYS), ready
 
 
+def spread(value: Any, values: Sequence[Any], used: Sequence[tuple[int, int]]) -> Any:
+    """Return a value in the shape that all arguments together have.
+
+    A condition on numbers chooses one side, which alone may be smaller: the shape would depend on
+    the values.
+
+    Args:
+        value: of the formula.
+        values: its arguments.
+        used: which of them the formula uses, and behind how many indices.
+    """
+    shapes = [getattr(values[i], "shape", ())[indices:] for i, indices in used]
+    if not any(shapes) or getattr(value, "shape", ()) == (shape := np.broadcast_shapes(*shapes)):
+        return value
+    if like := [part for part in values if isinstance(part, _tensor_type())]:
+        zeros = like[0].new_zeros(shape)
+        return zeros + value
+    return np.broadcast_to(value, shape).copy()
+
+
 def _tensor_type() -> tuple[type[Any], ...]:
     torch = sys.modules.get("torch")  # who has not imported it has no tensors
     return (torch.Tensor,) if torch is not None else ()
