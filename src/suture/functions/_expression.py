@@ -69,6 +69,7 @@ class Expression(AbstractFormula):
         if _kinds.is_ready(args, (float,)):
             return self._of_numbers(*args)
         if _kinds.is_ready(args, (np.ndarray, np.float64, float)):
-            return _kinds.spread(self._of_arrays(*args), args, self._used)
+            value = self._of_arrays(*args)
+            return _kinds.spread(value, args, self._used) if self._used else value
         table, values = _kinds.prepared(self.names, args)
         return _kinds.spread(FunctionType(self._code, table)(*values), values, self._used)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from suture.errors import MethodError, shown
 from suture.functions._kinds import ARITY, BOTH, CHOOSE, EITHER, POWER
+from suture.functions._text import Text
 
 # A formula of a thousand terms has about so many; reading and compiling it takes 0.1 s.
 _LONGEST = 10_000
@@ -108,7 +109,7 @@ class _Reader:
 
     def __init__(self, formula: str, names: Sequence[str]) -> None:
         self._formula, self._names = formula, names
-        self._text = formula.lstrip(" \t")
+        self._text = Text(formula)
         self._depth = self._indices = 0
         self._numbers = itertools.count()
         self.used: set[tuple[int, int]] = set()
@@ -117,7 +118,7 @@ class _Reader:
     def whole(self) -> ast.expr:
         """Return the formula, built anew."""
         try:
-            parsed = ast.parse(self._text, "<Expression>", "eval").body
+            parsed = ast.parse(self._text.parsed, "<Expression>", "eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             raise self.unreadable(error) from None
         return self._number(parsed)
@@ -303,32 +304,20 @@ class _Reader:
         )
 
     def _refusal(self, node: ast.expr, is_what: str, why: str = "", fix: str = "") -> MethodError:
-        part = ast.get_source_segment(self._text, node) or ""
         return MethodError(
-            f"`Expression({shown(self._formula)})` is not possible: {_cut(part)}, at "
-            f"{self._place(node)}, is {is_what}.",
+            f"`Expression({shown(self._formula)})` is not possible: {self._text.part(node)}, at "
+            f"{self._text.place(node)}, is {is_what}.",
             why
             or "A formula holds numbers, listed names, listed functions, arithmetic, "
             "conditions and constant indices.",
             fix or "Write it with those, or write a function instead of a string: `def f(x): …`.",
         )
 
-    def _place(self, node: ast.expr) -> str:
-        line = self._text.splitlines()[node.lineno - 1]
-        # Python counts bytes, people count letters.
-        letters = len(line.encode()[: node.col_offset].decode())
-        return self._position(node.lineno, letters + 1)
-
-    def _position(self, line: int, column: int) -> str:
-        if line == 1:
-            column += len(self._formula) - len(self._text)
-        return f"column {column}" + (f" of line {line}" if "\n" in self._text else "")
-
     def unreadable(self, error: BaseException) -> MethodError:
         """Return the error of a formula that Python cannot read."""
         where = ""
         if isinstance(error, SyntaxError) and error.offset:
-            where = f", at {self._position(error.lineno or 1, error.offset)}"
+            where = f", at {self._text.position(error.lineno or 1, error.offset)}"
         reason = getattr(error, "msg", None) or str(error) or "too deep"
         return MethodError(
             f"`Expression({shown(self._formula)})` cannot be read{where}: "
@@ -342,11 +331,6 @@ def _joined(name: str, parts: Sequence[ast.expr]) -> ast.expr:
     """Return truths joined; each is computed only if it decides, as in Python."""
     first, *rest = parts
     return _call(name, first, _function(_joined(name, rest))) if rest else first
-
-
-def _cut(part: str) -> str:
-    text = " ".join(part.split()).replace("`", "'")
-    return f"`{text if len(text) <= 40 else text[:39] + '…'}`"
 
 
 def _listed(names: Sequence[str]) -> str:
