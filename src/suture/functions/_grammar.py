@@ -74,7 +74,9 @@ def compiled(formula: str, names: Sequence[str]) -> Compiled:
     try:
         whole = ast.Expression(_function(reader.whole(), arguments))
         code = compile(ast.fix_missing_locations(whole), "<Expression>", "eval")
-    except RecursionError as error:  # the caller is deep in other calls
+    except MethodError:
+        raise
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise reader.unreadable(error) from None
     used = sorted(reader.used) if reader.has_condition else []
     return Compiled(
@@ -117,11 +119,7 @@ class _Reader:
 
     def whole(self) -> ast.expr:
         """Return the formula, built anew."""
-        try:
-            parsed = ast.parse(self._text.parsed, "<Expression>", "eval").body
-        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise self.unreadable(error) from None
-        return self._number(parsed)
+        return self._number(ast.parse(self._text.parsed, "<Expression>", "eval").body)
 
     @contextlib.contextmanager
     def _deeper(self, node: ast.expr, levels: int = 1) -> Iterator[None]:
