@@ -67,6 +67,7 @@ from suture.errors import (
 from suture.executors import Workers, _parcel, _tasks
 from suture.executors._deaths import RemoteTraceback
 from suture.executors._refuse import check_executor
+from suture.functions import Expression, UnsafePython
 
 COMPLEX_STEP = FiniteDifference(stencils.COMPLEX_STEP)
 BACKWARD = FiniteDifference(stencils.BACKWARD, step=0.5)
@@ -3395,6 +3396,252 @@ def executor_that_is_joblibs():
 def executor_that_is_an_old_pool():
     with multiprocessing.pool.ThreadPool(1) as pool:
         check_executor(pool)
+
+
+# ------------------------------------------------------------------------------------------------
+# Formulas in strings
+# ------------------------------------------------------------------------------------------------
+
+
+@says(
+    MethodError,
+    "`Expression(2.0)` is not possible.",
+    "The first argument is a string, and the names of its variables follow.",
+    'Write, for example, `Expression("w * x**2", "x", "w")`.',
+)
+def formula_that_is_no_string():
+    Expression(2.0, "x")
+
+
+@says(
+    MethodError,
+    "`Expression('x')` cannot have a variable 'x, w'.",
+    "A variable is a name that begins with a letter, is listed once, and means nothing else "
+    "in Python or in a formula.",
+    'List them one by one: `Expression("w * x**2", "x", "w")`.',
+)
+def formula_with_a_name_that_is_none():
+    Expression("x", "x, w")
+
+
+@says(
+    MethodError,
+    "`Expression('exp')` cannot have a variable 'exp'.",
+    "A variable is a name that begins with a letter, is listed once, and means nothing else "
+    "in Python or in a formula.",
+    'List them one by one: `Expression("w * x**2", "x", "w")`.',
+)
+def formula_with_the_name_of_a_function():
+    Expression("exp", "exp")
+
+
+@says(
+    MethodError,
+    "`Expression('w * x.real')` is not possible: `x.real`, at column 5, is an attribute.",
+    "A formula holds numbers, listed names, listed functions, arithmetic, conditions and "
+    "constant indices.",
+    "Write it with those, or write a function instead of a string: `def f(x): …`.",
+)
+def formula_with_an_attribute():
+    Expression("w * x.real", "x", "w")
+
+
+@says(
+    MethodError,
+    "`Expression(\"x * 'a'\")` is not possible: `'a'`, at column 5, is text.",
+    "A formula holds numbers, listed names, listed functions, arithmetic, conditions and "
+    "constant indices.",
+    "Write it with those, or write a function instead of a string: `def f(x): …`.",
+)
+def formula_with_text():
+    Expression("x * 'a'", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('w * x')` is not possible: `w`, at column 1, is not one of the names.",
+    "Those of this formula are `x`.",
+    'List it too, in the place where it is passed: `Expression(…, "x", "w")`.',
+)
+def formula_with_a_name_that_is_not_listed():
+    Expression("w * x", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('x * sin')` is not possible: `sin`, at column 5, is a function without its "
+    "arguments.",
+    "A formula is a number, and a function is none.",
+    "Call it: `sin(x)`.",
+)
+def formula_with_a_function_that_is_not_called():
+    Expression("x * sin", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('arcsin(x)')` is not possible: `arcsin(x)`, at column 1, is a call of "
+    "something that is not a listed function.",
+    "Those are sin, cos, tan, asin, acos, atan, sinh, cosh, tanh, asinh, acosh, atanh, exp, "
+    "expm1, log, log1p, log2, log10, sqrt, abs, floor, ceil, round, atan2, hypot, min, max, "
+    "where.",
+    "Write `asin`, or a function instead of a string: `def f(x): …`.",
+)
+def formula_with_an_unknown_function():
+    Expression("arcsin(x)", "x")
+
+
+@says(
+    MethodError,
+    "`Expression(\"__import__('os')\")` is not possible: `__import__('os')`, at column 1, is a "
+    "call of something that is not a listed function.",
+    "Those are sin, cos, tan, asin, acos, atan, sinh, cosh, tanh, asinh, acosh, atanh, exp, "
+    "expm1, log, log1p, log2, log10, sqrt, abs, floor, ceil, round, atan2, hypot, min, max, "
+    "where.",
+    "Write a function instead of a string: `def f(x): …`.",
+)
+def formula_with_a_function_of_the_system():
+    Expression("__import__('os')", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('sin(x, out=x)')` is not possible: `sin(x, out=x)`, at column 1, is a call "
+    "with a keyword.",
+    "A formula holds numbers, listed names, listed functions, arithmetic, conditions and "
+    "constant indices.",
+    "Write it with those, or write a function instead of a string: `def f(x): …`.",
+)
+def formula_with_a_keyword():
+    Expression("sin(x, out=x)", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('where(x)')` is not possible: `where(x)`, at column 1, is a call with 1 argument.",
+    "It takes 3.",
+    "Write, for example, `sin(x)`, `atan2(y, x)`, `min(x, y)` or `where(x > 0, x, 0)`.",
+)
+def formula_with_too_few_arguments():
+    Expression("where(x)", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('x[0](1)')` is not possible: `x[0](1)`, at column 1, is a call of something "
+    "that is not a function.",
+    "A formula holds numbers, listed names, listed functions, arithmetic, conditions and "
+    "constant indices.",
+    "Write it with those, or write a function instead of a string: `def f(x): …`.",
+)
+def formula_that_calls_a_number():
+    Expression("x[0](1)", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('x[i]')` is not possible: `i`, at column 3, is not a constant index.",
+    "An index is a whole number, written as one.",
+    "Write `w[0]`, `w[-1]` or, in two dimensions, `w[1][2]`.",
+)
+def formula_with_a_computed_index():
+    Expression("x[i]", "x", "i")
+
+
+@says(
+    MethodError,
+    "`Expression('(x + 1)[0]')` is not possible: `x + 1`, at column 2, is not a name, and has"
+    " no elements.",
+    "A formula holds numbers, listed names, listed functions, arithmetic, conditions and "
+    "constant indices.",
+    "Write it with those, or write a function instead of a string: `def f(x): …`.",
+)
+def formula_with_an_index_of_a_sum():
+    Expression("(x + 1)[0]", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('(x > 0) * x')` is not possible: `x > 0`, at column 2, is a comparison where"
+    " a number is needed.",
+    "A comparison is a condition, and a formula is a number.",
+    "Write the number: `1 if x > 0 else 0`.",
+)
+def formula_that_is_a_comparison():
+    Expression("(x > 0) * x", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('1 if x else 2')` is not possible: `x`, at column 6, is not a comparison.",
+    "A condition is made of `<`, `<=`, `>`, `>=`, `==`, `!=`, with `and`, `or`, `not`.",
+    "Compare a number with zero: `1 if x != 0 else 2`.",
+)
+def formula_with_a_condition_that_is_a_number():
+    Expression("1 if x else 2", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('x * 1e999')` is not possible: `1e999`, at column 5, is too large.",
+    "Numbers are floating ones of 64 bits, up to 1.8e308.",
+    "Write it in other units, as in `1e300`.",
+)
+def formula_with_a_number_without_end():
+    Expression("x * 1e999", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x + x +"
+    " x …)` has 10001 characters.",
+    "A formula has at most 10000.",
+    "Write a function instead of a string: `def f(x): …`.",
+)
+def formula_that_is_too_long():
+    Expression("x + " * 2500 + "1", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('(x "
+    "+\\n------------------------------------------------------------------------…)` is not "
+    "possible: `-1`, at column 200 of line 2, is nested more than 200 deep.",
+    "That is as deep as it may be; each term of a sum is one deeper than the next.",
+    "Put parentheses around the halves of a long sum: `(a + b) + (c + d)`.",
+)
+def formula_that_is_too_deep():
+    Expression("(x +\n" + "-" * 200 + "1)", "x")
+
+
+@says(
+    MethodError,
+    "`Expression('2 x')` cannot be read, at column 3: invalid syntax.",
+    "A formula is written as in Python.",
+    'Write, for example, `Expression("w * x**2", "x", "w")`.',
+)
+def formula_that_cannot_be_read():
+    Expression("2 x", "x")
+
+
+@says(
+    MethodError,
+    "A formula was given a str for `x`: '1.5'.",
+    "It computes with numbers, arrays and tensors, and with lists of them.",
+    "Pass `float(x)` or `np.asarray(x, dtype=float)`.",
+)
+def formula_of_a_string():
+    Expression("2 * x", "x")("1.5")
+
+
+@says(
+    MethodError,
+    "`UnsafePython('import os')` is no Python at column 1: invalid syntax.",
+    "It is one expression, not a statement.",
+    "Write a function instead of a string: `def f(x): …`.",
+)
+def unsafe_python_that_is_a_statement():
+    UnsafePython("import os", "x")
 
 
 # ------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ import torch
 from suture import _holdings
 from suture._content import encoded
 from suture.errors import MethodError, shown
+from suture.functions import Expression
 
 # Two functions share a digest of 32 bytes with a probability of about 2⁻²⁵⁶ for each pair.
 _DIGEST = 32
@@ -90,6 +91,8 @@ class _Reader:
         """
         if type(held) in _PLAIN:
             return ("plain", held)
+        if type(held) is Expression:
+            return ("expression", held.formula, held.names, *_computing())
         if held is Ellipsis or isinstance(held, torch.dtype | np.dtype):
             return ("named", repr(held))
         if type(held) in (tuple, frozenset):
@@ -171,6 +174,12 @@ class _Reader:
             "libraries, not into objects, arrays and modules, which can change unseen.",
             'Say it yourself: `version="1"`, and another version whenever the results change.',
         )
+
+
+def _computing() -> tuple[str, ...]:
+    """Return what a formula's values depend on beside its string."""
+    versions = (np.__version__, str(torch.__version__), _distribution("suture"))
+    return (platform.python_version(), *versions)
 
 
 def _defaults(fn: FunctionType) -> dict[str, Any]:
