@@ -29,7 +29,6 @@ import torch
 from suture import _holdings
 from suture._content import encoded
 from suture.errors import MethodError, shown
-from suture.functions import Expression
 
 # Two functions share a digest of 32 bytes with a probability of about 2⁻²⁵⁶ for each pair.
 _DIGEST = 32
@@ -91,8 +90,6 @@ class _Reader:
         """
         if type(held) in _PLAIN:
             return ("plain", held)
-        if type(held) is Expression:
-            return ("expression", held.formula, held.names, *_computing())
         if held is Ellipsis or isinstance(held, torch.dtype | np.dtype):
             return ("named", repr(held))
         if type(held) in (tuple, frozenset):
@@ -116,7 +113,7 @@ class _Reader:
         # Adapters of `suture.functions` say themselves what they are made of.
         if (content := getattr(type(held), "__suture_content__", None)) is not None:
             parts = self._several(content(held), place)
-            return ("adapter", type(held).__name__, parts)
+            return ("adapter", type(held).__name__, parts, *_computing())
         raise self._refusal(held, place)
 
     def _several(self, held: tuple[Any, ...] | frozenset[Any], place: str) -> tuple[Any, ...]:
@@ -177,7 +174,7 @@ class _Reader:
 
 
 def _computing() -> tuple[str, ...]:
-    """Return what a formula's values depend on beside its string."""
+    """Return what the results of an adapter depend on beside what it is made of."""
     versions = (np.__version__, str(torch.__version__), _distribution("suture"))
     return (platform.python_version(), *versions)
 

@@ -51,6 +51,10 @@ class Expression(AbstractFormula):
         self._of_numbers = FunctionType(self._code, _kinds.NUMBERS)
         self._of_arrays = FunctionType(self._code, _kinds.ARRAYS)
 
+    def __suture_content__(self) -> tuple[Any, ...]:
+        """Return all that the results depend on, for a memo."""
+        return self.formula, self.names
+
     @classmethod
     def _reserved(cls) -> frozenset[str]:
         return _grammar.RESERVED
