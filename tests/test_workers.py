@@ -671,12 +671,13 @@ def test_leaving_by_ctrl_c_kills_what_runs():
 
 def test_many_pools_leave_nothing():
     me = psutil.Process()
+    gc.collect()
     files = me.num_fds()
     for _ in range(5):
         with Workers(2) as pool:
             assert list(pool.map(double, range(4))) == [0, 2, 4, 6]
             pool.submit(KILL).exception()
-    assert me.num_fds() == files
+    assert me.num_fds() <= files
 
 
 def test_a_fork_may_not_use_the_pool(workers):
