@@ -32,6 +32,7 @@ myst_heading_anchors = 3
 # Docstrings write `code` as Markdown does.
 default_role = "code"
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_custom_sections = [("Calling it raises", "raises")]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
@@ -50,6 +51,15 @@ def _formulas_as_they_are(
     lines[:] = text.strip("\n").splitlines()
 
 
+def _no_type(
+    app: object, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Keep napoleon from taking what stands before a colon for the type of an attribute."""
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # a comment, without a colon
+
+
 def setup(app: "Sphinx") -> None:
-    """Look at docstrings after napoleon has."""
+    """Look at docstrings before napoleon does, and after it."""
+    app.connect("autodoc-process-docstring", _no_type, priority=400)
     app.connect("autodoc-process-docstring", _formulas_as_they_are, priority=600)
