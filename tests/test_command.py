@@ -224,6 +224,21 @@ def test_copied_files_keep_their_permissions(tmp_path, whole):
     assert f(x=0.1).tolist() == [640, 755, 3]  # the copy may be written
 
 
+def test_all_of_a_directory_is_copied(tmp_path):
+    case, elsewhere = tmp_path / "case", tmp_path / "mesh"
+    (case / "results").mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / "points").write_text("7")
+    (case / "mesh").symlink_to(elsewhere)
+    f = shell("cp mesh/points results/a; cat results/a", files=case)
+    assert f() == 7
+    assert (elsewhere / "points").read_text() == "7"
+    assert list((case / "results").iterdir()) == []
+    (case / "mesh" / "lost").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError):
+        shell("true", files=case)
+
+
 def test_a_file_that_cannot_be_run_still_cannot(tmp_path, runs):
     (tmp_path / "solve").write_text("#!/bin/sh\necho 1")
     (tmp_path / "solve").chmod(0o600)

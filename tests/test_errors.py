@@ -3924,6 +3924,19 @@ def directory_without_files():
 
 @says(
     MethodError,
+    "`Command(files=PosixPath('case'))` is not possible: `case/a/b` is a link that leads back.",
+    "All that is in the directory is copied before each run, and must have an end.",
+    'Remove the link, or name the files one by one, as `files={"input.txt": Path("input.txt")}`.',
+)
+def directory_that_is_in_itself():
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("case/a").mkdir(parents=True)
+        Path("case/a/b").symlink_to("..")
+        run_of("true", files=Path("case"))
+
+
+@says(
+    MethodError,
     "`Command(files='in.txt')` is not possible.",
     "Files are a dict of names and contents: text, bytes, or a path to read them from.",
     'Write, for example, `files={"input.txt": Path("template.txt")}`.',

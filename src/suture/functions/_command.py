@@ -23,7 +23,7 @@ from suture.errors import (
     shown,
 )
 from suture.functions._arguments import numbers, rows_of
-from suture.functions._folders import fresh, keep, remove
+from suture.functions._folders import fill, fresh, keep, remove
 from suture.functions._identity import of_files, of_rules, of_words
 from suture.functions._options import (
     cap,
@@ -34,6 +34,7 @@ from suture.functions._options import (
     pattern,
     rules,
     seconds,
+    subfolders,
     words,
 )
 from suture.functions._run import Ran, run
@@ -122,7 +123,7 @@ class Command:
         self._argv = [
             Template(word, around, f"`argv[{i}]`") for i, word in enumerate(given[1:], start=1)
         ]
-        written = contents(files)
+        written, self._subfolders = contents(files), subfolders(files)
         self._files = {
             name: content
             if isinstance(content, bytes)
@@ -196,12 +197,7 @@ class Command:
         }
         folder = fresh(self._folder)
         try:
-            for name, content in texts.items():
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-                if name in self._modes:
-                    path.chmod(self._modes[name])
+            fill(folder, self._subfolders, texts, self._modes)
             ran = run(argv, folder, self._timeout, self._max_bytes, self._env)
             return self._results(folder, ran)
         finally:
@@ -225,6 +221,7 @@ class Command:
         return (
             of_words(self._found(), self._argv),
             of_files(self._files, self._modes),
+            tuple(self._subfolders),
             of_rules(self._parse),
             tuple(self._places),
             self._delimiters,

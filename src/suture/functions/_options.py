@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def contents(files: Any) -> dict[str, tuple[str | bytes, int | None]]:
         OSError: a file cannot be read.
     """
     if isinstance(files, Path):
-        found = sorted(path for path in files.rglob("*") if path.is_file())
+        found = [path / name for path, names in _tree(files) for name in names]
         if not found:
             raise MethodError(
                 f"`Command(files={shown(files)})` is not possible: no files are there.",
@@ -67,6 +67,42 @@ def contents(files: Any) -> dict[str, tuple[str | bytes, int | None]]:
         "Files are a dict of names and contents: text, bytes, or a path to read them from.",
         'Write, for example, `files={"input.txt": Path("template.txt")}`.',
     )
+
+
+def subfolders(files: Any) -> list[str]:
+    """Return the directories that are made before a run, those without files as well."""
+    if not isinstance(files, Path):
+        return []
+    return [path.relative_to(files).as_posix() for path, _ in _tree(files)]
+
+
+def _tree(files: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each directory with the names of its files, in a fixed order; links are followed.
+
+    Raises:
+        MethodError: a link leads back to a directory that it is in.
+        OSError: a directory cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    # A path that is no directory has no files: the caller says so.
+    for root, below, names in os.walk(
+        files, followlinks=True, onerror=fail if files.is_dir() else None
+    ):
+        path = Path(root)
+        depth = len(path.relative_to(files).parts)
+        if any(path.samefile(above) for above in path.parents[:depth]):
+            raise MethodError(
+                f"`Command(files={shown(files)})` is not possible: `{path}` is a link that leads "
+                "back.",
+                "All that is in the directory is copied before each run, and must have an end.",
+                "Remove the link, or name the files one by one, "
+                'as `files={"input.txt": Path("input.txt")}`.',
+            )
+        below.sort()
+        yield path, sorted(names)
 
 
 def _read(path: Path) -> tuple[str | bytes, int]:
