@@ -22,7 +22,10 @@ def numbers(name: str, value: Any, slots: Sequence[Slot]) -> Array:
     if hasattr(held, "detach"):
         held = held.detach().cpu()
         held = held.double() if held.is_floating_point() else held
-    array = np.asarray(held)
+    try:
+        array = np.asarray(held)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(None)
     if array.dtype.kind not in "iuf":
         kind = f"{array.dtype} numbers" if array.dtype.kind in "bc" else shown(value)
         raise MethodError(
