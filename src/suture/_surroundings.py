@@ -10,6 +10,10 @@ from suture._inputs import Inputs
 from suture._methods import Room
 from suture._sizes import leaf_size
 from suture._types import Array, Round
+from suture.errors import MethodError
+
+# What x + (bound - x) may miss the bound by, relative to x: some hundred units of 2^-52.
+_ROUNDED = 2.0**-40
 
 
 class Surroundings:
@@ -64,7 +68,9 @@ class Surroundings:
         exact = None if self.layout.exact else self.layout.round
         if not self.is_bounded:
             return exact
-        return functools.partial(_clamped, exact, self._bounds())
+        name = self.inputs.frame.box.name
+        here = self.inputs.rows[sample], self.inputs.shared[sample]
+        return functools.partial(_clamped, exact, self._bounds(), here, name)
 
     def _bounds(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Return the lower and the upper bounds of rows (R, d) and shared columns (p,)."""
@@ -87,18 +93,38 @@ class Surroundings:
 def _clamped(
     exact: Round | None,
     limits: tuple[tuple[Array, Array], tuple[Array, Array]],
+    here: tuple[Array, Array],
+    name: str,
     rows: Array | None,
     shared: Array | None,
 ) -> tuple[Array | None, Array | None]:
     if exact is not None:
         rows, shared = exact(rows, shared)
     (low_rows, low_shared), (high_rows, high_shared) = limits
-    return _clip(rows, low_rows, high_rows), _clip(shared, low_shared, high_shared)
+    return (
+        _clip(rows, low_rows, high_rows, here[0], name),
+        _clip(shared, low_shared, high_shared, here[1], name),
+    )
 
 
-def _clip(points: Array | None, low: Array, high: Array) -> Array | None:
+def _clip(points: Array | None, low: Array, high: Array, here: Array, name: str) -> Array | None:
+    """Bring points to the bounds that they miss by rounding; those farther outside are refused.
+
+    An input whose bounds meet stays where it is, wherever a line through all inputs leads.
+    """
     # The complex step moves the imaginary part only.
     if points is None or np.iscomplexobj(points):
         return points
     clipped: Array = np.clip(points, low, high)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        outside = np.abs(clipped - points) > _ROUNDED * np.maximum(np.abs(here), np.abs(clipped))
+    outside &= low < high
+    if outside.any():
+        raise MethodError(
+            f"A method asked for `{name}` at {points[outside][0]:.9g}, where a bound is "
+            f"{clipped[outside][0]:.6g}.",
+            "No method may leave the bounds: `Primal.room` says how far each input may move.",
+            "Displace by no more than that; or leave out `bounds=`, if the function can be "
+            "evaluated there.",
+        )
     return clipped
