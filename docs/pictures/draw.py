@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -266,6 +268,27 @@ def graph() -> Figure:
     return figure
 
 
+# ------------------------------------------------------------------------------------------------
+# check.png: what `check` draws
+# ------------------------------------------------------------------------------------------------
+
+TIMES = np.linspace(0, 2, 20)
+
+
+def motion(w: torch.Tensor) -> torch.Tensor:
+    """Return the motion of the spring of "Getting started", printed with six digits."""
+    numbers = np.exp(-float(w[1]) * TIMES) * np.cos(float(w[0]) * TIMES)
+    return torch.tensor([float(f"{number:.6g}") for number in numbers])
+
+
+def check() -> Figure:
+    """Return what a report draws."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        report = suture.check(motion, torch.tensor([2.0, 1.0]))
+    figure: Figure = report.plot()
+    return figure
+
+
 QUESTIONS = (
     ("does the function know its own derivative?", "CustomVJP(vjp)", "0, exact"),
     ("is it flat between jumps?", "CENTRAL, Gaussian(k), step=r", "2k, of the mean around x"),
@@ -318,7 +341,7 @@ def methods() -> Figure:
     return figure
 
 
-PICTURES = {"floors": floors, "costs": costs, "graph": graph, "methods": methods}
+PICTURES = {"floors": floors, "costs": costs, "graph": graph, "methods": methods, "check": check}
 
 
 def main(out: Path = HERE) -> list[Path]:
