@@ -10,19 +10,10 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suture import (
-    AbstractMethod,
-    CustomVJP,
-    FiniteDifference,
-    Stencil,
-    differentiable,
-    directions,
-    stencils,
-)
+from suture import AbstractMethod, CustomVJP, FiniteDifference, Stencil, directions, stencils
 from suture._claims import check_complex, check_rows
 from suture._methods import Linearization, Points, Primal, Room, contract, unit_length
 from suture.errors import BadResult, MethodError, TransformError
@@ -729,37 +720,6 @@ def test_methods_are_frozen_values():
 def test_a_method_is_complete_or_abstract():
     with pytest.raises(TypeError):
         AbstractMethod()
-
-
-def test_four_members_make_a_method():
-    class Half(AbstractMethod):
-        """Slopes of one half, whatever f is."""
-
-        cost = "0"
-
-        def linearize(self, primal, keep, draw):
-            yield from ()
-            slopes = np.full((primal.columns, len(primal.rows), primal.outputs), 0.5)
-            seeds = np.arange(primal.columns)
-            return Linearization(directions.Coordinate(), seeds, keep(slopes), None, None)
-
-        def push(self, primal, rows, shared):
-            linearization = yield from self.linearize(primal, everything, draw)
-            return linearization.pushforward(rows, shared)
-
-        def outer_step(self, noise):
-            return noise ** (1 / 3)
-
-    half = Half()
-    said = half.needs_value(), half.is_complex(), half.is_absolute(), half.noise_floor()
-    assert said == (True, False, False, 0.0)
-    assert not half.transposes_by_difference()
-    assert not any(half.answers_failures(p) for p in ("raise", "shrink", "one_sided", "skip"))
-    f = differentiable(torch.sin, method=half)
-    x = torch.ones(2, dtype=torch.float64)
-    torch.testing.assert_close(torch.func.jacrev(f)(x), torch.full((2, 2), 0.5).double())
-    torch.testing.assert_close(torch.func.jacfwd(f)(x), torch.full((2, 2), 0.5).double())
-    assert f.evaluations == 2
 
 
 def test_custom_rule_leaves_the_rest_to_the_default_method():
