@@ -63,14 +63,19 @@ class Surroundings:
             )
         )
 
-    def round(self, sample: int) -> Round | None:
-        """Return what brings points to the precision of the function and into the bounds."""
+    def round(self, sample: int, *, strict: bool = True) -> Round | None:
+        """Return what brings points to the precision of the function and into the bounds.
+
+        Args:
+            sample: whose points.
+            strict: whether points that are outside by more than rounding are refused.
+        """
         exact = None if self.layout.exact else self.layout.round
         if not self.is_bounded:
             return exact
         name = self.inputs.frame.box.name
         here = self.inputs.rows[sample], self.inputs.shared[sample]
-        return functools.partial(_clamped, exact, self._bounds(), here, name)
+        return functools.partial(_clamped, exact, self._bounds(), here, name if strict else None)
 
     def _bounds(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Return the lower and the upper bounds of rows (R, d) and shared columns (p,)."""
@@ -94,7 +99,7 @@ def _clamped(
     exact: Round | None,
     limits: tuple[tuple[Array, Array], tuple[Array, Array]],
     here: tuple[Array, Array],
-    name: str,
+    name: str | None,
     rows: Array | None,
     shared: Array | None,
 ) -> tuple[Array | None, Array | None]:
@@ -107,8 +112,10 @@ def _clamped(
     )
 
 
-def _clip(points: Array | None, low: Array, high: Array, here: Array, name: str) -> Array | None:
-    """Bring points to the bounds that they miss by rounding; those farther outside are refused.
+def _clip(
+    points: Array | None, low: Array, high: Array, here: Array, name: str | None
+) -> Array | None:
+    """Bring points to their bounds; for a method of f `name`, only those that miss by rounding.
 
     An input whose bounds meet stays where it is, wherever a line through all inputs leads.
     """
@@ -116,6 +123,8 @@ def _clip(points: Array | None, low: Array, high: Array, here: Array, name: str)
     if points is None or np.iscomplexobj(points):
         return points
     clipped: Array = np.clip(points, low, high)
+    if name is None:
+        return clipped
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         outside = np.abs(clipped - points) > _ROUNDED * np.maximum(np.abs(here), np.abs(clipped))
     outside &= low < high
