@@ -298,7 +298,7 @@ class AbstractMethod(abc.ABC):
     """How a derivative is obtained.
 
     A method of your own has four members: `linearize`, `push`, `outer_step` and `cost`. The others
-    say what it does besides; what they say here is what nobody can be wrong with.
+    say what it does besides; what they say here is right for every method with real points.
     """
 
     @abc.abstractmethod
