@@ -1,5 +1,6 @@
 """Programs on the command line: real ones, under real deadlines, killed for real."""
 
+import dataclasses
 import inspect
 import os
 import pickle
@@ -573,6 +574,26 @@ def test_a_memo_knows_a_program_until_it_changes(tmp_path, runs):
     assert slope() == slope() == (2, 1)
     script.write_text(f"printf x >> {calls}; echo 5 > out")
     assert slope() == (5, 2)
+
+
+def test_a_memo_sees_how_a_rule_of_ones_own_reads(tmp_path, runs):
+    def slope(factor):
+        @dataclasses.dataclass(frozen=True)
+        class Scaled(parse.AbstractRule):
+            def read(self, content):
+                return self.scaled(float(content))
+
+            def scaled(self, number):
+                return np.array(factor * number)
+
+        memo = suture.Memo(tmp_path / "memo.db")
+        f = Command(["echo", "{x}"], parse=Scaled(parse.STDOUT), folder=runs)
+        y = suture.differentiable(f, memo=memo)
+        result = y(wants(2.0)[0]).item(), y.tally.hits
+        memo.close()
+        return result
+
+    assert [slope(1.0), slope(1.0), slope(3.0)] == [(2.0, 0), (2.0, 1), (6.0, 0)]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from suture import (
     errors,
     stencils,
 )
+from suture.methods import Linearization
 
 
 def square(x, power=2, *, shift=0.0):
@@ -1038,3 +1039,34 @@ def test_custom_jvp_needs_a_callable(jvp):
     with pytest.raises(errors.MethodError) as caught:
         CustomVJP(lambda args, output, cotangent: cotangent, jvp)
     assert_three_lines(caught.value, "jvp")
+
+
+def test_four_members_make_a_method():
+    class Half(AbstractMethod):
+        """Slopes of one half, whatever f is."""
+
+        cost = "0"
+
+        def linearize(self, primal, keep, draw):
+            yield from ()
+            slopes = np.full((primal.columns, len(primal.rows), primal.outputs), 0.5)
+            seeds = np.arange(primal.columns)
+            return Linearization(directions.Coordinate(), seeds, keep(slopes), None, None)
+
+        def push(self, primal, rows, shared):
+            linearization = yield from self.linearize(primal, np.array, np.random.default_rng)
+            return linearization.pushforward(rows, shared)
+
+        def outer_step(self, noise):
+            return noise ** (1 / 3)
+
+    half = Half()
+    said = half.needs_value(), half.is_complex(), half.is_absolute(), half.noise_floor()
+    assert said == (True, False, False, 0.0)
+    assert not half.transposes_by_difference()
+    assert not any(half.answers_failures(p) for p in ("raise", "shrink", "one_sided", "skip"))
+    f = differentiable(torch.sin, method=half)
+    x = torch.ones(2, dtype=torch.float64)
+    torch.testing.assert_close(torch.func.jacrev(f)(x), torch.full((2, 2), 0.5).double())
+    torch.testing.assert_close(torch.func.jacfwd(f)(x), torch.full((2, 2), 0.5).double())
+    assert f.evaluations == 2

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,23 @@ def test_readme_has_code_that_runs_by_line_25():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = PYTHON_BLOCK.search(text)
     assert text[: block.end()].count("\n") < 25
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    links = re.findall(r"\]\((?!https?://)([^)#\s]+)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert len(re.findall(r"^# ", text, re.M)) == 1
+
+
+def test_pictures_of_the_pages_are_drawn(tmp_path):
+    draw = runpy.run_path(str(ROOT / "docs" / "pictures" / "draw.py"))
+    drawn = {path.name for path in draw["main"](tmp_path) if path.stat().st_size > 10_000}
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    assert drawn == {
+        name for text in texts for name in re.findall(r"\(pictures/(\w+\.png)\)", text)
+    }
 
 
 @pytest.mark.parametrize("name", ["suture", *MODULES])

@@ -53,7 +53,6 @@ from suture import (
 from suture._fingerprint import fingerprint
 from suture._lookup import RANDOM
 from suture._memo import Memo
-from suture._methods import Primal, Room
 from suture.errors import (
     BadResult,
     EvaluationError,
@@ -69,6 +68,7 @@ from suture.executors import Workers, _parcel, _tasks
 from suture.executors._deaths import RemoteTraceback
 from suture.executors._refuse import check_executor
 from suture.functions import Expression, UnsafePython
+from suture.methods import Linearization, Points, Primal, Room
 
 COMPLEX_STEP = FiniteDifference(stencils.COMPLEX_STEP)
 BACKWARD = FiniteDifference(stencils.BACKWARD, step=0.5)
@@ -1994,6 +1994,27 @@ def argument_outside_of_its_bounds():
 )
 def argument_without_a_name_below_its_only_bound():
     differentiable(torch.sin, bounds=((0, None),))(torch.tensor(-0.5))
+
+
+class Careless(FiniteDifference):
+    """A method of somebody's own, which forgets that there may be bounds."""
+
+    def linearize(self, primal, keep, draw):
+        rows = primal.rows + 2.0
+        values = yield Points(rows[None], None)
+        return Linearization(directions.Coordinate(), np.arange(1), keep(values), None, None)
+
+
+@says(
+    MethodError,
+    "A method asked for `lift` at 2.5, where a bound is 1.",
+    "No method may leave the bounds: `Primal.room` says how far each input may move.",
+    "Displace by no more than that; or leave out `bounds=`, if the function can be evaluated "
+    "there.",
+)
+def method_that_leaves_the_bounds():
+    f = differentiable(lambda x: x, method=Careless(), bounds=((0, 1),), name="lift")
+    f(wants(0.5)).sum().backward()
 
 
 @says(

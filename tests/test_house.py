@@ -27,6 +27,7 @@ PUBLIC_NAMES = {
     "errors",
     "executors",
     "functions",
+    "methods",
     "record",
     "report",
     "stencils",

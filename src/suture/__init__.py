@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from suture import directions, errors, executors, functions, stencils
+    from suture import directions, errors, executors, functions, methods, stencils
     from suture._check import check
     from suture._differentiable import differentiable
     from suture._memo import Memo
@@ -30,6 +30,7 @@ __all__ = [
     "errors",
     "executors",
     "functions",
+    "methods",
     "record",
     "report",
     "stencils",

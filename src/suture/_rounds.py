@@ -44,8 +44,14 @@ def drive(
 
 
 def request(sample: int, primal: Primal, points: Points) -> Request:
-    """Fill in what a point leaves as it is: a private copy for each point."""
+    """Fill in what a point leaves as it is: a private copy for each point.
+
+    Raises:
+        MethodError: if a point is outside of the bounds.
+    """
     rows, shared = points.rows, points.shared
+    if primal.room is not None and primal.round is not None:
+        rows, shared = primal.round(rows, shared)
     same_shared = shared is None or shared.size == 0
     if rows is None:
         rows = _repeated(primal.rows, len(points))

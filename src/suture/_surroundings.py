@@ -10,6 +10,10 @@ from suture._inputs import Inputs
 from suture._methods import Room
 from suture._sizes import leaf_size
 from suture._types import Array, Round
+from suture.errors import MethodError
+
+# What x + (bound - x) may miss the bound by, relative to x: some hundred units of 2^-52.
+_ROUNDED = 2.0**-40
 
 
 class Surroundings:
@@ -59,12 +63,19 @@ class Surroundings:
             )
         )
 
-    def round(self, sample: int) -> Round | None:
-        """Return what brings points to the precision of the function and into the bounds."""
+    def round(self, sample: int, *, strict: bool = True) -> Round | None:
+        """Return what brings points to the precision of the function and into the bounds.
+
+        Args:
+            sample: whose points.
+            strict: whether points that are outside by more than rounding are refused.
+        """
         exact = None if self.layout.exact else self.layout.round
         if not self.is_bounded:
             return exact
-        return functools.partial(_clamped, exact, self._bounds())
+        name = self.inputs.frame.box.name
+        here = self.inputs.rows[sample], self.inputs.shared[sample]
+        return functools.partial(_clamped, exact, self._bounds(), here, name if strict else None)
 
     def _bounds(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Return the lower and the upper bounds of rows (R, d) and shared columns (p,)."""
@@ -87,18 +98,42 @@ class Surroundings:
 def _clamped(
     exact: Round | None,
     limits: tuple[tuple[Array, Array], tuple[Array, Array]],
+    here: tuple[Array, Array],
+    name: str | None,
     rows: Array | None,
     shared: Array | None,
 ) -> tuple[Array | None, Array | None]:
     if exact is not None:
         rows, shared = exact(rows, shared)
     (low_rows, low_shared), (high_rows, high_shared) = limits
-    return _clip(rows, low_rows, high_rows), _clip(shared, low_shared, high_shared)
+    return (
+        _clip(rows, low_rows, high_rows, here[0], name),
+        _clip(shared, low_shared, high_shared, here[1], name),
+    )
 
 
-def _clip(points: Array | None, low: Array, high: Array) -> Array | None:
+def _clip(
+    points: Array | None, low: Array, high: Array, here: Array, name: str | None
+) -> Array | None:
+    """Bring points to their bounds; for a method of f `name`, only those that miss by rounding.
+
+    An input whose bounds meet stays where it is, wherever a line through all inputs leads.
+    """
     # The complex step moves the imaginary part only.
     if points is None or np.iscomplexobj(points):
         return points
     clipped: Array = np.clip(points, low, high)
+    if name is None:
+        return clipped
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        outside = np.abs(clipped - points) > _ROUNDED * np.maximum(np.abs(here), np.abs(clipped))
+    outside &= low < high
+    if outside.any():
+        raise MethodError(
+            f"A method asked for `{name}` at {points[outside][0]:.9g}, where a bound is "
+            f"{clipped[outside][0]:.6g}.",
+            "No method may leave the bounds: `Primal.room` says how far each input may move.",
+            "Displace by no more than that; or leave out `bounds=`, if the function can be "
+            "evaluated there.",
+        )
     return clipped

@@ -143,7 +143,7 @@ class Place:
 
     def inside(self, points: Array) -> Array:
         """Return points (…, n) rounded as the black box receives them, and within the bounds."""
-        bring = self.site.surroundings.round(0)
+        bring = self.site.surroundings.round(0, strict=False)
         if bring is None:
             return points
         rows, _ = bring(points[..., None, :].copy(), None)

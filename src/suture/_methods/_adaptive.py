@@ -92,14 +92,6 @@ class AdaptiveDifference(AbstractMethod):
         """False: where f(x) is not known and a search needs it, the search asks for it."""
         return False
 
-    def is_complex(self) -> bool:
-        """False."""
-        return False
-
-    def noise_floor(self) -> float:
-        """Return 0: nothing is stated."""
-        return 0.0
-
     def outer_step(self, noise: float) -> float:
         """Return the step between two linearizations with fixed arms."""
         return _steps.second_order(_FIXED, noise, None).outer

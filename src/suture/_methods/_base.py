@@ -295,7 +295,11 @@ def contract(slopes: Array, cotangents: Array) -> Array:
 
 
 class AbstractMethod(abc.ABC):
-    """How a derivative is obtained."""
+    """How a derivative is obtained.
+
+    A method of your own has four members: `linearize`, `push`, `outer_step` and `cost`. The others
+    say what it does besides; what they say here is right for every method with real points.
+    """
 
     @abc.abstractmethod
     def linearize(self, primal: Primal, keep: Contract, draw: Draw) -> Estimate:
@@ -306,35 +310,38 @@ class AbstractMethod(abc.ABC):
         """Estimate the output tangents for T tangents (T, R, d) and (T, p)."""
 
     @abc.abstractmethod
-    def needs_value(self) -> bool:
-        """Whether f(x) itself is a node."""
+    def outer_step(self, noise: float) -> float:
+        """Return the step between two linearizations whose difference is a second derivative."""
 
-    @abc.abstractmethod
+    def needs_value(self) -> bool:
+        """Whether f(x) itself is a node: then `Primal.value` is there."""
+        return True
+
     def is_complex(self) -> bool:
         """Whether f is evaluated at complex inputs."""
+        return False
 
     def is_absolute(self) -> bool:
         """Whether displacements are in the inputs' own units: then every scale is 1."""
         return False
 
-    @abc.abstractmethod
-    def outer_step(self, noise: float) -> float:
-        """Return the step between two linearizations whose difference is a second derivative."""
-
-    @abc.abstractmethod
     def noise_floor(self) -> float:
         """Return the noise that the user states, 0 where nothing is stated."""
+        return 0.0
 
-    @abc.abstractmethod
     def answers_failures(self, on_failure: OnFailure) -> bool:
         """Whether it yields another point where one failed: a failed row of values is NaN then.
 
-        A method that does not must not be sent NaN.
+        A method that does not is never sent NaN.
         """
+        return False
 
-    @abc.abstractmethod
     def transposes_by_difference(self) -> bool:
-        """Whether a difference along a tangent is the transpose of the pullback."""
+        """Whether a difference along a tangent is the transpose of the pullback.
+
+        If not, a linearization is made again where the transpose is needed.
+        """
+        return False
 
     @property
     @abc.abstractmethod

@@ -70,18 +70,6 @@ class CustomVJP(AbstractMethod):
         """Difference along tangents."""
         return self.remainder.push(primal, rows, shared)
 
-    def needs_value(self) -> bool:
-        """True: the rule is given the output."""
-        return True
-
-    def is_complex(self) -> bool:
-        """False."""
-        return False
-
-    def noise_floor(self) -> float:
-        """Return 0: nothing is stated."""
-        return 0.0
-
     def answers_failures(self, on_failure: OnFailure) -> bool:
         """As the differences for what the rule does not know."""
         return self.remainder.answers_failures(on_failure)

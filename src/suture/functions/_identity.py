@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
+from types import FunctionType
 from typing import Any
 
 from suture.functions._template import Template
@@ -33,7 +34,7 @@ def of_files(files: Mapping[str, Template | bytes], modes: Mapping[str, int]) ->
 
 
 def of_rules(rules: Mapping[str | None, AbstractRule]) -> tuple[Any, ...]:
-    """Return the fields of the rules."""
+    """Return the fields of the rules, and how those of the user's own read."""
     return tuple(
         (key, type(rule).__name__, *(_plain(value) for value in _fields(rule)))
         for key, rule in rules.items()
@@ -41,7 +42,12 @@ def of_rules(rules: Mapping[str | None, AbstractRule]) -> tuple[Any, ...]:
 
 
 def _fields(rule: AbstractRule) -> list[Any]:
-    return [getattr(rule, field.name) for field in dataclasses.fields(rule)]
+    fields = [getattr(rule, field.name) for field in dataclasses.fields(rule)]
+    if type(rule).__module__ != AbstractRule.__module__:
+        # The code of a rule of the user's own may change; that of ours does with the version.
+        members = sorted(vars(type(rule)).items())
+        fields += [m for name, m in members if isinstance(m, FunctionType) and name[:2] != "__"]
+    return fields
 
 
 def _plain(value: Any) -> Any:
