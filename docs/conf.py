@@ -21,6 +21,9 @@ exclude_patterns = ["docs/_build"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = "Suture"
+html_show_copyright = False
+html_static_path = ["style"]
+html_css_files = ["wide.css"]
 html_extra_path = ["start"]  # where a browser begins
 
 # The notebooks are kept with what they printed and drew, as not everybody has OpenFOAM. That they
