@@ -183,6 +183,11 @@ def test_tensors_give_a_tensor_and_arrays_an_array():
         assert square()(2.0, half) == 19
 
 
+def test_lists_of_different_lengths_are_no_argument():
+    with pytest.raises(MethodError, match="cannot be written into a template"):
+        square()(2.0, [[3.0], [3.0, 1.0]])
+
+
 def test_one_dimension_more_is_a_batch():
     found = square()(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0]))
     assert found.tolist() == [10, 19]
@@ -207,6 +212,41 @@ def test_files_are_written_and_read(runs, tmp_path):
     assert list(runs.iterdir()) == []  # nothing is left
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["files", "directory"])
+def test_copied_files_keep_their_permissions(tmp_path, whole):
+    case = tmp_path / "case"
+    case.mkdir()
+    (case / "solve").write_text("#!/bin/sh\necho >> in; wc -c < in")
+    (case / "in").write_text("{x:.1f}")
+    (case / "solve").chmod(0o755)
+    (case / "in").chmod(0o440)
+    copied = case if whole else {name: case / name for name in ("solve", "in")}
+    f = shell("stat -c %a in solve; ./solve", files=copied, parse=parse.regex(r"\d+", count=3))
+    assert f(x=0.1).tolist() == [640, 755, 4]  # the copy may be written
+
+
+def test_all_of_a_directory_is_copied(tmp_path):
+    case, elsewhere = tmp_path / "case", tmp_path / "mesh"
+    (case / "results").mkdir(parents=True)
+    elsewhere.mkdir()
+    (elsewhere / "points").write_text("7")
+    (case / "mesh").symlink_to(elsewhere)
+    f = shell("cp mesh/points results/a; cat results/a", files=case)
+    assert f() == 7
+    assert (elsewhere / "points").read_text() == "7"
+    assert list((case / "results").iterdir()) == []
+    (case / "mesh" / "lost").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError):
+        shell("true", files=case)
+
+
+def test_a_file_that_cannot_be_run_still_cannot(tmp_path, runs):
+    (tmp_path / "solve").write_text("#!/bin/sh\necho 1")
+    (tmp_path / "solve").chmod(0o600)
+    f = shell("./solve", files={"solve": tmp_path / "solve"}, folder=runs)
+    assert "exit code 126" in str(failure(f))
+
+
 def test_each_run_has_a_fresh_directory(runs):
     f = shell("ls | wc -l; touch made", folder=runs)
     assert f() == f() == 0
@@ -226,6 +266,43 @@ def test_where_relative_paths_are(tmp_path, monkeypatch):
     Path("run.sh").chmod(0o700)
     assert Command(["./run.sh", Path("data.txt")], parse=NUMBER)() == 7
     assert Command([Path("run.sh"), Path("data.txt")], parse=NUMBER)() == 7
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"inputs": "aw"},
+        {"inputs": ["a", "w", "a"]},
+        {"inputs": [1]},
+        {"inputs": 2},
+        {"ok_codes": 0},
+        {"ok_codes": "0"},
+        {"ok_codes": ()},
+        {"ok_codes": [True]},
+        {"ok_codes": [0.0]},
+        {"ok_codes": None},
+        {"env": ["A=1"]},
+        {"env": {"A": 1}},
+        {"env": {"A=B": "1"}},
+        {"env": {"A": "\0"}},
+        {"max_bytes": None},
+        {"max_bytes": 1e6},
+        {"max_bytes": True},
+        {"success": b"x"},
+        {"timeout": "60"},
+    ],
+    ids=str,
+)
+def test_options_that_are_refused(options):
+    with pytest.raises(MethodError, match=f"^`Command\\({next(iter(options))}="):
+        square(**options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"inputs": ("a", "w")}, {"ok_codes": range(2)}, {"ok_codes": {0, 3}}], ids=str
+)
+def test_options_that_are_lawful(options):
+    assert square(**options)(2.0, [3.0, 1.0]) == 19
 
 
 @pytest.mark.parametrize("copy", [pickle, cloudpickle])
@@ -321,6 +398,7 @@ def test_a_compiled_program(tmp_path, compiler, suffix, source):
         (parse.json("a", "b", 1), b'{"b": [1, [2, 3.5]]}', [2, 3.5]),
         (parse.json("a"), b"4", 4),
         (parse.csv("a", "u"), b"t, u\n0, 1.5\n\n1, 2.5\n", [1.5, 2.5]),
+        (parse.csv("a", "t"), b"\xef\xbb\xbft,u\r\n0,1.5\r\n", [0]),
         (parse.csv("a", -1, header=False, delimiter=";"), b"0;1.5\n1;2D1\n", [1.5, 20]),
         (parse.regex(r"f = (\S+)"), b"f = -1.5D+02\n", -150),
         (parse.regex(r"^(\S+) (\S+)$", count=2), b"1 2\n3 4\n", [[1, 2], [3, 4]]),
@@ -356,7 +434,7 @@ def test_rules(rule, content, expected):
         (parse.regex(r"\d+", count=None), b"", "matches 0 times, expected at least 1"),
         (parse.regex(r"f = (\S+)"), b"f = ********", "'********' is not a number"),
         (parse.regex(r"f = (\S+)"), b"f = 1_000", "is not a number"),
-        (parse.table("a"), b"", "numpy.loadtxt says"),
+        (parse.table("a"), b"# nothing\n", "it has no numbers"),
         (parse.table("a"), b"1 2\n3\n", "numpy.loadtxt says"),
         (parse.function(lambda content: 1 / 0), b"", "<lambda> raised ZeroDivisionError"),
         (parse.function(lambda content: None), b"", "the function returned None"),
@@ -518,6 +596,17 @@ def test_what_a_fingerprint_covers(other):
     assert print_of() == print_of()
     assert print_of(timeout=3) == print_of()
     assert print_of(**other) != print_of()
+
+
+def test_a_memo_sees_whether_a_file_can_be_run(tmp_path):
+    script = tmp_path / "solve"
+    script.write_text("")
+
+    def print_of(mode):
+        script.chmod(mode)
+        return fingerprint(Command(["sh"], {"solve": script}, parse=NUMBER), "f")
+
+    assert print_of(0o644) == print_of(0o664) != print_of(0o755)
 
 
 # Row 15, children -------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,15 @@ def test_python_blocks_run_and_print_what_stands_below(page, monkeypatch, tmp_pa
         exec(compile("\n" * lines_above + block["code"], page, "exec"), namespace)
         printed = capsys.readouterr().out
         assert block["printed"] in (None, printed)
+
+
+def test_the_page_of_the_command_line_is_what_the_command_says():
+    page = ROOT / "docs" / "api" / "command_line.md"
+    command = ["-m", "typer", "suture.cli", "utils", "docs", "--name", "suture", "--title"]
+    said = subprocess.run(
+        [sys.executable, *command, "Command line"], capture_output=True, text=True, check=True
+    )
+    assert page.read_text(encoding="utf-8").strip() == said.stdout.strip()
 
 
 def test_readme_has_code_that_runs_by_line_25():

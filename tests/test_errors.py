@@ -16,6 +16,7 @@ import multiprocessing
 import multiprocessing.pool
 import os
 import pickle
+import re
 import signal
 import sqlite3
 import sys
@@ -3882,6 +3883,16 @@ def column_by_name_without_a_header():
 
 @says(
     MethodError,
+    "`parse.csv(delimiter='\\\\s+')` is not possible.",
+    "What separates columns is one character.",
+    'Write, for example, `delimiter=";"`; where blanks do, use `parse.table(path, 0)`.',
+)
+def delimiter_of_two_characters():
+    functions.parse.csv("out.csv", "u", delimiter=r"\s+")
+
+
+@says(
+    MethodError,
     "`parse.regex(count=0)` is not possible.",
     "It is the number of matches that there must be, 1 or more, or None for any.",
     "Write `count=1`, or leave it out.",
@@ -3902,6 +3913,17 @@ def pattern_of_a_result_that_is_none():
 
 @says(
     MethodError,
+    r"`parse.regex(re.compile('x'))` is not possible: cannot process flags argument with a "
+    "compiled pattern.",
+    "It takes a regular expression, as `re.compile` does.",
+    r'Write, for example, `parse.regex(r"energy = (\S+)")`.',
+)
+def rule_of_a_compiled_pattern():
+    functions.parse.regex(re.compile("x"))
+
+
+@says(
+    MethodError,
     "`Command('ls | wc')` is not possible.",
     "A program and its arguments are a list of strings and paths: no shell takes a line apart.",
     'Write, for example, `Command(["ngspice", "-b", "circuit.cir"], …)`.',
@@ -3918,6 +3940,19 @@ def program_as_a_line():
 )
 def directory_without_files():
     run_of("true", files=Path("nowhere"))
+
+
+@says(
+    MethodError,
+    "`Command(files=PosixPath('case'))` is not possible: `case/a/b` is a link that leads back.",
+    "All that is in the directory is copied before each run, and must have an end.",
+    'Remove the link, or name the files one by one, as `files={"input.txt": Path("input.txt")}`.',
+)
+def directory_that_is_in_itself():
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("case/a").mkdir(parents=True)
+        Path("case/a/b").symlink_to("..")
+        run_of("true", files=Path("case"))
 
 
 @says(
@@ -3943,11 +3978,52 @@ def rule_that_is_a_word():
 @says(
     MethodError,
     "`Command(timeout=0)` is not possible.",
-    "It is a positive number: of seconds for `timeout`, of bytes for `max_bytes`.",
+    "It is a positive number of seconds.",
     "Write, for example, `timeout=60`, or leave it out.",
 )
 def program_without_time():
     run_of("true", timeout=0)
+
+
+@says(
+    MethodError,
+    "`Command(max_bytes=None)` is not possible.",
+    "It is a positive whole number of bytes; without a limit, a program that never stops printing "
+    "would fill the memory.",
+    "Write, for example, `max_bytes=2**30`, or leave it out.",
+)
+def program_without_a_limit():
+    run_of("true", max_bytes=None)
+
+
+@says(
+    MethodError,
+    "`Command(inputs='xy')` is not possible.",
+    "The names of the arguments are a list of strings, each once.",
+    'Write, for example, `inputs=["x"]`, or leave it out.',
+)
+def inputs_in_one_string():
+    run_of("echo {x} {y}", inputs="xy")
+
+
+@says(
+    MethodError,
+    "`Command(ok_codes=3)` is not possible.",
+    "The exit codes of runs that succeed are a list of integers, at least one.",
+    "Write, for example, `ok_codes=(0, 3)`, or leave it out.",
+)
+def one_exit_code():
+    run_of("exit 3", ok_codes=3)
+
+
+@says(
+    MethodError,
+    "`Command(env=…)` is not possible.",
+    "Environment variables are a dict of names and texts; a number is written as a text.",
+    'Write, for example, `env={"OMP_NUM_THREADS": "1"}`.',
+)
+def environment_with_a_number():
+    run_of("true", env={"OMP_NUM_THREADS": 1})
 
 
 @says(
@@ -3962,12 +4038,32 @@ def pattern_of_success_that_is_none():
 
 @says(
     MethodError,
+    "`Command(success=b'done')` is not possible: it is bytes.",
+    "It is a regular expression, as `re.compile` takes it.",
+    'Write, for example, `success="converged"`.',
+)
+def pattern_of_success_in_bytes():
+    run_of("true", success=b"done")
+
+
+@says(
+    MethodError,
     "The program `no-such-program` was not found.",
     "It must be a file that can be run, in one of the directories of PATH.",
     'Install it, or give its place: `Command([Path("/opt/bin/no-such-program"), …])`.',
 )
 def program_that_is_not_installed():
     functions.Command(["no-such-program"], parse=COLUMN)()
+
+
+@says(
+    MethodError,
+    "The program `no-such-script.sh` was not found.",
+    "It must be a file that can be run, in one of the directories of PATH.",
+    'It is one of the `files`: run it by `Command(["sh", "no-such-script.sh"], …)`.',
+)
+def program_that_is_among_the_files():
+    functions.Command(["no-such-script.sh"], {"no-such-script.sh": "echo 1"}, parse=COLUMN)()
 
 
 @says(
@@ -4032,6 +4128,18 @@ def program_without_success():
 )
 def program_without_a_result():
     run_of("true")
+
+
+@says(
+    BadResult,
+    "`sh` ended with exit code 0, but left no result `out`: No such file or directory; it wrote "
+    "`a/log`, `out.dat`.",
+    "Every result must be there after every run; the last lines that it printed are in "
+    "`exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_with_a_result_of_another_name():
+    run_of("mkdir a; cp in out.dat; cp in a/log", files={"in": "1"})
 
 
 @says(

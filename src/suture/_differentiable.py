@@ -120,7 +120,7 @@ def differentiable(
             bound; one that is farther outside is an error.
         scale: the typical size of each argument, in its own units: a prefix of the tuple of
             arguments with numbers, tensors that broadcast to the argument, or None (automatic:
-            the larger of |x_j| and the root mean square of its tensor, or of its column over the
+            the larger of abs(x_j) and the root mean square of its tensor, or of its column over the
             rows of a batch; 1 where both are zero).
         executor: where `fn` is called: anything with the `submit` of `concurrent.futures`
             (`executors.Workers()`, a thread pool, Dask, MPI, …), or a function without arguments

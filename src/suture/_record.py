@@ -168,22 +168,22 @@ def record(path: str | os.PathLike[str]) -> Iterator[Recording]:
 
     No row holds an argument, a value, or the message of an error: they may be secret.
 
-    | field | what it is |
-    |---|---|
-    | `when` | when the call began, in seconds since 1970 (UTC) |
-    | `seconds` | how long it took, in seconds |
-    | `name` | of the black box |
-    | `task` | what it was for: `forward`, `gradient`, `tangents`, `second derivative`, `check` |
-    | `call` | the number of the forward call that it belongs to |
-    | `points` | how many points this call evaluated: more than 1 where they are stacked |
-    | `where` | the host, the number of the process, and the thread: `host:pid:thread` |
-    | `ended` | `value`, or why there is none: `not finite`, `raised`, `point failed`, |
-    | | `bad result`, `timed out`, `died`, `canceled` |
-    | `error` | the type of the exception, null without one |
-    | `hit` | whether a memo had the value, and nothing was called |
-    | `attempt` | 1, and 2 or more where it was tried again |
-    | `step` | the number of optimizer steps that were finished, since the recording began |
-    | `run` | which recording wrote the row, as 8 hexadecimal digits |
+    A row has these fields:
+
+    - `when`: when the call began, in seconds since 1970 (UTC)
+    - `seconds`: how long it took, in seconds
+    - `name`: of the black box
+    - `task`: what it was for: `forward`, `gradient`, `tangents`, `second derivative`, `check`
+    - `call`: the number of the forward call that it belongs to
+    - `points`: how many points this call evaluated: more than 1 where they are stacked
+    - `where`: the host, the number of the process, and the thread: `host:pid:thread`
+    - `ended`: `value`, or why there is none: `not finite`, `raised`, `point failed`, `bad
+      result`, `timed out`, `died`, `canceled`
+    - `error`: the type of the exception, null without one
+    - `hit`: whether a memo had the value, and nothing was called
+    - `attempt`: 1, and 2 or more where it was tried again
+    - `step`: the number of optimizer steps that were finished, since the recording began
+    - `run`: which recording wrote the row, as 8 hexadecimal digits
 
     A step is one call of the `step` of any optimizer of torch in this process: two optimizers that
     take turns make two steps.

@@ -36,10 +36,9 @@ def dask(client: distributed.Client) -> Dask:
     scheduler can run code on the workers: use TLS or a private network.
 
     Example:
-        ```
-        client = distributed.Client("tcp://scheduler:8786")
-        f = suture.differentiable(simulate, executor=suture.executors.dask(client))
-        ```
+        >>> client = distributed.Client("tcp://scheduler:8786")  # doctest: +SKIP
+        >>> executor = suture.executors.dask(client)  # doctest: +SKIP
+        >>> f = suture.differentiable(simulate, executor=executor)  # doctest: +SKIP
 
     Args:
         client: a client that is connected, and stays so; nothing closes it.
@@ -68,10 +67,9 @@ def ray(**options: Any) -> Ray:
     on it: use a private network.
 
     Example:
-        ```
-        ray.init("auto")
-        f = suture.differentiable(simulate, executor=suture.executors.ray(num_cpus=2))
-        ```
+        >>> ray.init("auto")  # doctest: +SKIP
+        >>> executor = suture.executors.ray(num_cpus=2)  # doctest: +SKIP
+        >>> f = suture.differentiable(simulate, executor=executor)  # doctest: +SKIP
 
     Args:
         **options: what one call needs, as `ray.remote` takes it: `num_cpus` (1 if it is left

@@ -20,7 +20,11 @@ def numbers(name: str, value: Any, slots: Sequence[Slot]) -> Array:
         MethodError: it has none, or another shape than the places that it fills; or it is a
             tensor whose gradient would be lost.
     """
-    array = np.asarray(_plain(name, value) if hasattr(value, "detach") else value)
+    held = _plain(name, value) if hasattr(value, "detach") else value
+    try:
+        array = np.asarray(held)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(None)
     if array.dtype.kind not in "iuf":
         kind = f"{array.dtype} numbers" if array.dtype.kind in "bc" else shown(value)
         raise MethodError(

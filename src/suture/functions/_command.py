@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
@@ -23,9 +23,20 @@ from suture.errors import (
     shown,
 )
 from suture.functions._arguments import numbers, rows_of
-from suture.functions._folders import fresh, keep, remove
+from suture.functions._folders import fill, fresh, keep, remove
 from suture.functions._identity import of_files, of_rules, of_words
-from suture.functions._options import contents, pattern, positive, rules, words
+from suture.functions._options import (
+    cap,
+    codes,
+    contents,
+    environment,
+    names,
+    pattern,
+    rules,
+    seconds,
+    subfolders,
+    words,
+)
 from suture.functions._run import Ran, run
 from suture.functions._template import Template, names_of, pair
 from suture.functions.parse import STDERR, STDOUT, AbstractRule, Unreadable
@@ -33,6 +44,9 @@ from suture.functions.parse import STDERR, STDOUT, AbstractRule, Unreadable
 # Row 14 of what can go wrong: a program that never stops writing must not fill the memory. No
 # result that is differentiated has this many bytes.
 _CAP = 64 << 20
+
+_NAMED = 5
+"""Files that a message names."""
 
 Rules = AbstractRule | Mapping[str, AbstractRule]
 
@@ -57,7 +71,8 @@ class Command:
             runs elsewhere.
         files: what is written before: a dict of names and texts (`str`), contents (`bytes`, never
             a template) or files (`Path`, read now); or the `Path` of a directory with all that is
-            in it. Files that are not UTF-8 are copied as they are.
+            in it. Files that are not UTF-8 are copied as they are. Those of a `Path` keep their
+            permissions.
         parse: how to read the result: a rule of `functions.parse`, or a dict of them.
         timeout: seconds that a run may take; None = any.
         inputs: the names of the arguments, in their order; None = as they appear, first in
@@ -112,23 +127,24 @@ class Command:
         self._argv = [
             Template(word, around, f"`argv[{i}]`") for i, word in enumerate(given[1:], start=1)
         ]
+        written, self._subfolders = contents(files), subfolders(files)
         self._files = {
             name: content
             if isinstance(content, bytes)
             else Template(content, around, f"the file `{name}`")
-            for name, content in contents(files).items()
+            for name, (content, _) in written.items()
         }
+        self._modes = {name: mode for name, (_, mode) in written.items() if mode is not None}
         self._parse = rules(parse)
         templates = [*self._argv, *(t for t in self._files.values() if isinstance(t, Template))]
         slots = [slot for template in templates for slot in template.slots]
-        self._places = names_of(slots, inputs)
+        self._places = names_of(slots, names(inputs))
         for template in templates:
             template.check(self._places)
-        self._timeout, self._max_bytes = positive("timeout", timeout), max_bytes
-        positive("max_bytes", max_bytes)
+        self._timeout, self._max_bytes = seconds(timeout), cap(max_bytes)
         self._success = None if success is None else pattern(success)
-        self._ok_codes = frozenset(ok_codes)
-        self._env = dict(env or {})
+        self._ok_codes = codes(ok_codes)
+        self._env = environment(env)
         self._folder = None if folder is None else Path(folder).absolute()
         self.__name__ = Path(self._program).name
         self.__signature__ = inspect.Signature(
@@ -185,10 +201,7 @@ class Command:
         }
         folder = fresh(self._folder)
         try:
-            for name, content in texts.items():
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+            fill(folder, self._subfolders, texts, self._modes)
             ran = run(argv, folder, self._timeout, self._max_bytes, self._env)
             return self._results(folder, ran)
         finally:
@@ -200,7 +213,10 @@ class Command:
             raise MethodError(
                 f"The program `{self._program}` was not found.",
                 "It must be a file that can be run, in one of the directories of PATH.",
-                f'Install it, or give its place: `Command([Path("/opt/bin/{self.__name__}"), …])`.',
+                f'It is one of the `files`: run it by `Command(["sh", "{self.__name__}"], …)`.'
+                if self.__name__ in self._files
+                else "Install it, or give its place: "
+                f'`Command([Path("/opt/bin/{self.__name__}"), …])`.',
             )
         return os.path.abspath(found)  # it runs in another directory
 
@@ -208,7 +224,8 @@ class Command:
         """Return all that the results depend on and that can be seen, for a memo."""
         return (
             of_words(self._found(), self._argv),
-            of_files(self._files),
+            of_files(self._files, self._modes),
+            tuple(self._subfolders),
             of_rules(self._parse),
             tuple(self._places),
             self._delimiters,
@@ -264,7 +281,7 @@ class Command:
         try:
             if rule.path in (STDOUT, STDERR):
                 return rule.read(ran.streams[rule.path == STDERR])
-            return rule.read(_content(folder, rule.path, self._max_bytes))
+            return rule.read(_content(folder, rule.path, self._max_bytes, self._files))
         except Unreadable as unreadable:
             raise self._failed(
                 BadResult,
@@ -297,7 +314,7 @@ def _signal(code: int) -> str:
     return f"was killed by signal {-code}"
 
 
-def _content(folder: Path, path: str, cap: int) -> bytes:
+def _content(folder: Path, path: str, cap: int, given: Container[str]) -> bytes:
     """Return what is in a file of results.
 
     Raises:
@@ -309,7 +326,7 @@ def _content(folder: Path, path: str, cap: int) -> bytes:
     try:
         number = os.open(place, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us
     except OSError as error:
-        raise Unreadable(f"{error.strerror}") from None
+        raise Unreadable(f"{error.strerror}{_beside(folder, given)}") from None
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise Unreadable("it is not a file")
@@ -320,3 +337,11 @@ def _content(folder: Path, path: str, cap: int) -> bytes:
     if len(content) > cap:
         raise Unreadable(f"it has more than {cap} bytes, see `max_bytes=`")
     return content
+
+
+def _beside(folder: Path, given: Container[str]) -> str:
+    """Return the names of files that a run has written, for who has mistaken one."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    made = sorted(name for p in paths if (name := p.relative_to(folder).as_posix()) not in given)
+    few = ", ".join(f"`{name}`" for name in made[:_NAMED]) + (", …" if made[_NAMED:] else "")
+    return f"; it wrote {few}" if made else ""

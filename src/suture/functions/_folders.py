@@ -7,6 +7,7 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -40,6 +41,30 @@ def fresh(base: Path | None) -> Path:
     else:
         base.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix="run-", dir=base))
+
+
+def fill(
+    folder: Path,
+    subfolders: Iterable[str],
+    files: Mapping[str, bytes],
+    modes: Mapping[str, int],
+) -> None:
+    """Make directories and files below a directory.
+
+    Args:
+        folder: the directory.
+        subfolders: directories; those of files need not be among them.
+        files: by their paths.
+        modes: permissions of some of the files.
+    """
+    for name in subfolders:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        if name in modes:
+            path.chmod(modes[name])
 
 
 def remove(folder: Path) -> None:

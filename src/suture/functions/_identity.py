@@ -20,10 +20,14 @@ def of_words(program: str, words: Iterable[Template]) -> tuple[Any, ...]:
     return tuple((text, _digest(text) if os.path.isfile(text) else b"") for text in texts)
 
 
-def of_files(files: Mapping[str, Template | bytes]) -> tuple[Any, ...]:
-    """Return the contents of what is written before a run."""
+def of_files(files: Mapping[str, Template | bytes], modes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Return the contents of what is written before a run, and whether it can be run itself."""
     return tuple(
-        (name, content if isinstance(content, bytes) else content.text)
+        (
+            name,
+            content if isinstance(content, bytes) else content.text,
+            bool(modes.get(name, 0) & 0o100),
+        )
         for name, content in files.items()
     )
 

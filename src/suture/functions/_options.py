@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,18 @@ def words(argv: object) -> list[str]:
     )
 
 
-def contents(files: Any) -> dict[str, str | bytes]:
-    """Return what is written before a run, by path: templates, or bytes.
+def contents(files: Any) -> dict[str, tuple[str | bytes, int | None]]:
+    """Return what is written before a run, by path: templates or bytes, and permissions.
+
+    The permissions are those of the file that was read, and its owner may read and write: it is
+    the run's own copy. None = those of any new file.
 
     Raises:
         MethodError: a path leads out of the run directory, or these are no files.
         OSError: a file cannot be read.
     """
     if isinstance(files, Path):
-        found = sorted(path for path in files.rglob("*") if path.is_file())
+        found = [path / name for path, names in _tree(files) for name in names]
         if not found:
             raise MethodError(
                 f"`Command(files={shown(files)})` is not possible: no files are there.",
@@ -54,7 +57,9 @@ def contents(files: Any) -> dict[str, str | bytes]:
         isinstance(v, str | bytes | Path) for v in files.values()
     ):
         return {
-            inside(name, "The file"): _read(content) if isinstance(content, Path) else content
+            inside(name, "The file"): _read(content)
+            if isinstance(content, Path)
+            else (content, None)
             for name, content in files.items()
         }
     raise MethodError(
@@ -64,12 +69,48 @@ def contents(files: Any) -> dict[str, str | bytes]:
     )
 
 
-def _read(path: Path) -> str | bytes:
-    content = path.read_bytes()
+def subfolders(files: Any) -> list[str]:
+    """Return the directories that are made before a run, those without files as well."""
+    if not isinstance(files, Path):
+        return []
+    return [path.relative_to(files).as_posix() for path, _ in _tree(files)]
+
+
+def _tree(files: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each directory with the names of its files, in a fixed order; links are followed.
+
+    Raises:
+        MethodError: a link leads back to a directory that it is in.
+        OSError: a directory cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    # A path that is no directory has no files: the caller says so.
+    for root, below, names in os.walk(
+        files, followlinks=True, onerror=fail if files.is_dir() else None
+    ):
+        path = Path(root)
+        depth = len(path.relative_to(files).parts)
+        if any(path.samefile(above) for above in path.parents[:depth]):
+            raise MethodError(
+                f"`Command(files={shown(files)})` is not possible: `{path}` is a link that leads "
+                "back.",
+                "All that is in the directory is copied before each run, and must have an end.",
+                "Remove the link, or name the files one by one, "
+                'as `files={"input.txt": Path("input.txt")}`.',
+            )
+        below.sort()
+        yield path, sorted(names)
+
+
+def _read(path: Path) -> tuple[str | bytes, int]:
+    content, mode = path.read_bytes(), path.stat().st_mode & 0o777 | 0o600
     try:
-        return content.decode()
+        return content.decode(), mode
     except UnicodeDecodeError:
-        return content
+        return content, mode
 
 
 def rules(parse: Any) -> dict[str | None, AbstractRule]:
@@ -88,20 +129,102 @@ def rules(parse: Any) -> dict[str | None, AbstractRule]:
     )
 
 
-def positive(name: str, value: float | None) -> float | None:
-    """Return a number that is positive, or None.
+def seconds(timeout: float | None) -> float | None:
+    """Return how long a run may take, None = any time.
 
     Raises:
-        MethodError: it is something else.
+        MethodError: it is no positive number.
     """
-    if value is None or (
-        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    if timeout is None or (
+        isinstance(timeout, int | float)
+        and not isinstance(timeout, bool)
+        and 0 < timeout < float("inf")
     ):
-        return value
+        return timeout
     raise MethodError(
-        f"`Command({name}={shown(value)})` is not possible.",
-        "It is a positive number: of seconds for `timeout`, of bytes for `max_bytes`.",
-        f"Write, for example, `{name}=60`, or leave it out.",
+        f"`Command(timeout={shown(timeout)})` is not possible.",
+        "It is a positive number of seconds.",
+        "Write, for example, `timeout=60`, or leave it out.",
+    )
+
+
+def cap(max_bytes: object) -> int:
+    """Return how many bytes an output may have.
+
+    Raises:
+        MethodError: it is no positive whole number.
+    """
+    if isinstance(max_bytes, int) and not isinstance(max_bytes, bool) and max_bytes > 0:
+        return max_bytes
+    raise MethodError(
+        f"`Command(max_bytes={shown(max_bytes)})` is not possible.",
+        "It is a positive whole number of bytes; without a limit, a program that never stops "
+        "printing would fill the memory.",
+        "Write, for example, `max_bytes=2**30`, or leave it out.",
+    )
+
+
+def names(inputs: Any) -> list[str] | None:
+    """Return the names of the arguments in the user's order, None = as they appear.
+
+    Raises:
+        MethodError: they are no list of different names; a word would be taken letter by letter.
+    """
+    if inputs is None:
+        return None
+    if (
+        isinstance(inputs, list | tuple)
+        and all(isinstance(name, str) for name in inputs)
+        and len(set(inputs)) == len(inputs)
+    ):
+        return list(inputs)
+    raise MethodError(
+        f"`Command(inputs={shown(inputs)})` is not possible.",
+        "The names of the arguments are a list of strings, each once.",
+        'Write, for example, `inputs=["x"]`, or leave it out.',
+    )
+
+
+def codes(ok_codes: Any) -> frozenset[int]:
+    """Return the exit codes of runs that succeed.
+
+    Raises:
+        MethodError: they are no integers, or none at all.
+    """
+    if (
+        isinstance(ok_codes, list | tuple | range | Set)
+        and ok_codes
+        and all(isinstance(code, int) and not isinstance(code, bool) for code in ok_codes)
+    ):
+        return frozenset(ok_codes)
+    raise MethodError(
+        f"`Command(ok_codes={shown(ok_codes)})` is not possible.",
+        "The exit codes of runs that succeed are a list of integers, at least one.",
+        "Write, for example, `ok_codes=(0, 3)`, or leave it out.",
+    )
+
+
+def environment(env: Any) -> dict[str, str]:
+    """Return the environment variables; a message never shows them.
+
+    Raises:
+        MethodError: they are no names and texts.
+    """
+    if env is None:
+        return {}
+    if isinstance(env, Mapping) and all(
+        isinstance(name, str)
+        and isinstance(text, str)
+        and name
+        and not {"=", "\0"} & set(name)
+        and "\0" not in text
+        for name, text in env.items()
+    ):
+        return dict(env)
+    raise MethodError(
+        "`Command(env=…)` is not possible.",
+        "Environment variables are a dict of names and texts; a number is written as a text.",
+        'Write, for example, `env={"OMP_NUM_THREADS": "1"}`.',
     )
 
 
@@ -112,8 +235,10 @@ def pattern(success: str) -> re.Pattern[str]:
         MethodError: it is none.
     """
     try:
+        if isinstance(success, bytes):
+            raise TypeError("it is bytes")
         return re.compile(success, re.MULTILINE)
-    except (re.error, TypeError) as error:
+    except (re.error, TypeError, ValueError) as error:
         raise MethodError(
             f"`Command(success={shown(success)})` is not possible: {error}.",
             "It is a regular expression, as `re.compile` takes it.",

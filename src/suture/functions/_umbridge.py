@@ -65,11 +65,11 @@ class UMBridge:
             again: the answer would be the same.
 
     Example:
-        ```
-        server = suture.functions.UMBridge("http://localhost:4242", "forward")
-        f = suture.differentiable(server, method=server.method())
-        f(torch.tensor([1.0, 2.0], requires_grad=True)).sum().backward()
-        ```
+        >>> import suture, torch
+        >>> url = "http://localhost:4242"
+        >>> server = suture.functions.UMBridge(url, "forward")  # doctest: +SKIP
+        >>> f = suture.differentiable(server, method=server.method())  # doctest: +SKIP
+        >>> f(torch.tensor([1.0, 2.0], requires_grad=True)).sum().backward()  # doctest: +SKIP
     """
 
     def __init__(
@@ -123,9 +123,7 @@ class UMBridge:
         it has neither. (With `Gradient` alone, forward mode raises.)
 
         Example:
-            ```
-            f = suture.differentiable(server, method=server.method())
-            ```
+            >>> f = suture.differentiable(server, method=server.method())  # doctest: +SKIP
         """
         # A rule is what mathematics takes from the world; nothing else here needs torch.
         from suture._methods import CustomVJP, FiniteDifference

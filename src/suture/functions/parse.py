@@ -163,8 +163,11 @@ class Table(AbstractRule):
                     usecols=self.columns,
                     skiprows=self.skip,
                 )
-        except (ValueError, UserWarning) as error:
-            raise Unreadable(f"numpy.loadtxt says: {' '.join(str(error).split())}") from error
+        except UserWarning as error:
+            raise Unreadable("it has no numbers") from error
+        except ValueError as error:
+            said = " ".join(str(error).split()).rstrip(".")
+            raise Unreadable(f"numpy.loadtxt says: {said}") from error
 
 
 @final
@@ -219,6 +222,12 @@ def csv(path: str, column: str | int, *, delimiter: str = ",", header: bool = Tr
             "A column is found by name in the first row, which is then a header.",
             "Give its position, `parse.csv(path, 0, header=False)`.",
         )
+    if not isinstance(delimiter, str) or len(delimiter) != 1:
+        raise MethodError(
+            f"`parse.csv(delimiter={shown(delimiter)})` is not possible.",
+            "What separates columns is one character.",
+            'Write, for example, `delimiter=";"`; where blanks do, use `parse.table(path, 0)`.',
+        )
     return Csv(path, column, delimiter, header)
 
 
@@ -245,8 +254,10 @@ def regex(pattern: str, path: str = STDOUT, *, count: int | None = 1) -> Regex:
             "Write `count=1`, or leave it out.",
         )
     try:
+        if isinstance(pattern, bytes):
+            raise TypeError("it is bytes")
         compiled = re.compile(pattern, re.MULTILINE)
-    except (re.error, TypeError) as error:
+    except (re.error, TypeError, ValueError) as error:
         raise MethodError(
             f"`parse.regex({shown(pattern)})` is not possible: {error}.",
             "It takes a regular expression, as `re.compile` does.",
@@ -292,7 +303,7 @@ def function(fn: Callable[[bytes], Any], path: str = STDOUT) -> Function:
 
 def _text(content: bytes) -> str:
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # Windows marks the beginning of a text
     except UnicodeDecodeError:
         return content.decode("latin-1")  # numbers are the same in all of these
 
