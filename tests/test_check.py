@@ -16,6 +16,7 @@ from suture._check.pattern import colors_of
 from suture._check.written import written
 from suture.cli import app
 from suture.errors import MethodError, MissingExtraError
+from suture.functions import Command, parse
 
 X = torch.tensor([0.7, -1.3, 2.1])
 ROWS = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
@@ -276,6 +277,8 @@ def test_a_batch_of_labels_goes_with_the_rows():
 def test_stacked_points_are_tried():
     assert "vectorized=True" in look(lambda x: (x**2).sum(-1), X).advice.code
     assert "vectorized" not in look(smooth, X).advice.code
+    program = Command(["echo", "{x}"], parse=parse.regex(r"^.+$"))
+    assert "vectorized" not in look(program, X[0]).advice.code  # it would loop over them
 
 
 @pytest.mark.parametrize(

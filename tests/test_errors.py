@@ -3785,6 +3785,26 @@ def program_given_complex_numbers():
 
 @says(
     MethodError,
+    "`x` was given a tensor that requires grad.",
+    "A program takes plain numbers, so its gradient or its rows would be lost.",
+    "Wrap the program, `f = suture.differentiable(command)`, and call `f`.",
+)
+def program_given_a_tensor_that_requires_grad():
+    run_of("echo {x}", torch.ones((), requires_grad=True))
+
+
+@says(
+    MethodError,
+    "`x` was given a tensor that a transform of `torch.func` has wrapped.",
+    "A program takes plain numbers, so its gradient or its rows would be lost.",
+    "Wrap the program, `f = suture.differentiable(command)`, and call `f`.",
+)
+def program_under_vmap():
+    torch.vmap(lambda x: run_of("echo {x}", x))(torch.ones(2))
+
+
+@says(
+    MethodError,
     "`x` was given '1; rm -r /', which cannot be written into a template.",
     "Programs read real numbers only; words are a part of the template.",
     "Pass a real tensor, for example `x.real`, and use a stencil of real points, as "

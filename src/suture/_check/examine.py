@@ -91,7 +91,9 @@ def _examined(f: Differentiable, place: Place, change: str, budget: int | None) 
     seen = along(place, basics, curves)
     largest = float(basics.noise.max(initial=0.0))
     rows = look_at_rows(place, f._caller.batch_dims, largest)
-    stacks = can_stack(place, largest)
+    # What loops over stacked points by itself gains nothing by them.
+    loops = getattr(f.fn, "__suture_one_by_one__", False)
+    stacks = not loops and can_stack(place, largest)
     wrong: list[WrongEntry] = []
     complaint = ""
     if isinstance(f.method, CustomVJP):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,12 +17,10 @@ def numbers(name: str, value: Any, slots: Sequence[Slot]) -> Array:
     """Return an argument as an array of real numbers.
 
     Raises:
-        MethodError: it has none, or another shape than the places that it fills.
+        MethodError: it has none, or another shape than the places that it fills; or it is a
+            tensor whose gradient would be lost.
     """
-    held = value
-    if hasattr(held, "detach"):
-        held = held.detach().cpu()
-        held = held.double() if held.is_floating_point() else held
+    held = _plain(name, value) if hasattr(value, "detach") else value
     try:
         array = np.asarray(held)
     except ValueError:  # lists of different lengths
@@ -45,6 +44,23 @@ def numbers(name: str, value: Any, slots: Sequence[Slot]) -> Array:
             f"Pass `{name}` with shape {shape}, or write the other elements into a template as "
             f"`{{{name}[…]}}`.",
         )
+    return array
+
+
+def _plain(name: str, tensor: Any) -> Array:
+    """Return a tensor as an array, if nothing is lost by that."""
+    torch = sys.modules["torch"]
+    what = "requires grad" if tensor.requires_grad and torch.is_grad_enabled() else ""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        what = "a transform of `torch.func` has wrapped"
+    if what:
+        raise MethodError(
+            f"`{name}` was given a tensor that {what}.",
+            "A program takes plain numbers, so its gradient or its rows would be lost.",
+            "Wrap the program, `f = suture.differentiable(command)`, and call `f`.",
+        )
+    held = tensor.detach().cpu()
+    array: Array = (held.double() if held.is_floating_point() else held).numpy()
     return array
 
 

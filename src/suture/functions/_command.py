@@ -89,6 +89,7 @@ class Command:
         MethodError: an option is not lawful, or a placeholder is unknown or unused.
 
     Calling it raises:
+        MethodError: an argument does not fit, or is a tensor whose gradient would be lost.
         EvaluationError: the program failed; `exc.output` has the last 40 lines that it printed,
             and `exc.folder` is the directory that was kept.
         TimedOut: it took too long.
@@ -100,6 +101,9 @@ class Command:
         >>> area(r=2.0)
         array(12.56)
     """
+
+    # For `check`: stacked points are run one after another, so nothing is gained by stacking.
+    __suture_one_by_one__ = True
 
     def __init__(
         self,
