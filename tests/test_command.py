@@ -524,14 +524,38 @@ def test_twenty_failed_runs_are_kept(runs):
     assert sorted(runs.iterdir()) == sorted(error.folder for error in errors[-KEPT:])
 
 
-def test_an_error_survives_workers_with_what_it_knows(runs):
-    with Workers(1) as pool:
-        f = suture.differentiable(shell("echo {x}; exit 3", folder=runs), executor=pool)
-        error = failure(f, wants(1.0)[0])
+@pytest.mark.parametrize("engine", ELSEWHERE, indirect=True)
+def test_an_error_arrives_with_what_it_knows(engine, runs):
+    f = suture.differentiable(shell("echo {x}; exit 3", folder=runs), executor=engine)
+    error = failure(f, wants(1.0)[0])
     assert "exit code 3" in str(error)
     assert error.output == "1"
     assert error.folder.is_dir()
     assert error.point[0][0] == 1
+
+
+@pytest.mark.parametrize("engine", ELSEWHERE, indirect=True)
+def test_the_deadline_of_the_program_holds_everywhere(engine, runs):
+    """And nothing is left, although loky and Dask cannot stop a call."""
+    late = shell(f"sleep {EVER} & sleep {EVER} {{x:.0f}}", timeout=0.3, folder=runs)
+    assert type(failure(suture.differentiable(late, executor=engine), wants(0.0)[0])) is TimedOut
+
+
+@pytest.mark.parametrize("engine", ELSEWHERE, indirect=True)
+def test_a_program_that_crashes_costs_one_point_everywhere(engine, runs):
+    """A program that dies is no worker that dies."""
+    script = 'awk "BEGIN { exit $1 > 3 }" || kill -SEGV $$; awk "BEGIN { print $1 * $1 * $2 }"'
+    f = suture.differentiable(
+        shell(script, "{x[0]}", "{x[1]}", folder=runs),
+        method=suture.FiniteDifference(suture.stencils.FORWARD, step=1e-3),
+        executor=engine,
+        on_failure="one_sided",
+        max_failed_fraction=0.5,
+    )
+    x = wants(3.0, 2.0)
+    f(x).backward()
+    assert x.grad.tolist() == pytest.approx([12.0, 9.0], rel=1e-2)
+    assert (f.tally.failures, f.tally.died, f.last.one_sided) == (1, 0, 1)
 
 
 # Row 14, too much output ------------------------------------------------------------------------

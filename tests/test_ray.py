@@ -12,6 +12,7 @@ from faults import Awkward, boom, die, double, raise_awkward
 import suture
 from suture import executors
 from suture.errors import BadResult, EvaluationError, MethodError, WorkerDied
+from suture.functions import Command, parse
 
 ray = pytest.importorskip("ray")
 
@@ -117,3 +118,11 @@ def test_a_gradient_has_the_same_bits(pool):
         gradients.append(x.grad)
         assert f.tally.evaluations == f.last.evaluations + 1
     assert torch.equal(*gradients)
+
+
+def test_a_program_of_the_command_line(pool):
+    square = 'BEGIN { printf "%.17g\\n", {x[0]} ^ 2 * {x[1]} }'
+    f = suture.differentiable(Command(["awk", square], parse=parse.regex(r"^.+$")), executor=pool)
+    x = torch.tensor([3.0, 2.0], dtype=torch.float64, requires_grad=True)
+    f(x).backward()
+    assert x.grad.tolist() == pytest.approx([12.0, 9.0], rel=1e-6)
