@@ -725,6 +725,17 @@ def vectorized_by_a_number():
 
 @says(
     MethodError,
+    "`differentiable(vectorized=True)` is not possible with `Expression`.",
+    "Points are stacked in front of every argument: `w[0]` in a formula would be the first point, "
+    "and arguments of different shapes would not match.",
+    "Say which arguments are batches, `batch_dims=(0, None)`, or leave `vectorized` out.",
+)
+def formula_of_stacked_points():
+    differentiable(Expression("x*w[0]", "x", "w"), vectorized=True)
+
+
+@says(
+    MethodError,
     "`differentiable(chunk_size=0)` is not possible.",
     "A number of points is a positive integer.",
     "Write `chunk_size=64`.",
@@ -3928,6 +3939,41 @@ def rule_that_is_a_word():
 )
 def program_without_time():
     run_of("true", timeout=0)
+
+
+@says(
+    MethodError,
+    "`Command(max_bytes=None)` is not possible.",
+    "It is a positive number: of seconds for `timeout`, of bytes for `max_bytes`.",
+    "Write, for example, `max_bytes=60`, or leave it out.",
+)
+def program_without_a_cap():
+    run_of("true", max_bytes=None)
+
+
+@says(
+    MethodError,
+    "`parse.csv(delimiter='ab')` is not possible.",
+    "What separates columns is one character.",
+    'Write, for example, `delimiter=";"`, or read the file by `parse.table(path, 0)`.',
+)
+def columns_separated_by_a_word():
+    functions.parse.csv("out.csv", "u", delimiter="ab")
+
+
+@says(
+    EvaluationError,
+    "`sh` was killed: the process that had asked for it is gone.",
+    "Nobody waits for its result; the last lines that it printed are in `exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_that_nobody_waits_for():
+    dead = multiprocessing.process._ParentProcess("trainer", os.getpid(), None)
+    with (
+        mock.patch("suture.functions._run.parent_process", return_value=dead),
+        mock.patch("os.getppid", return_value=1),
+    ):
+        run_of("sleep 60")
 
 
 @says(

@@ -2,6 +2,7 @@
 
 import copy
 import dis
+import functools
 import inspect
 import math
 import operator
@@ -475,6 +476,18 @@ def test_other_arguments_are_refused(value):
     for f in (Expression("x + y", "y", "x"), Expression("x[0]", "y", "x")):
         with pytest.raises(MethodError, match="for `x`"):
             f(1.0, value)
+
+
+@pytest.mark.parametrize("formula", ["x*w[0] + w[1]", "x*w"])
+def test_points_are_not_stacked(formula):
+    """`w[0]` would be the first of the points, and `x*w` multiply points by elements: silently."""
+    f = Expression(formula, "x", "w")
+    for fn in (f, functools.partial(f, w=torch.ones(2))):
+        with pytest.raises(MethodError, match="not possible with `Expression`"):
+            suture.differentiable(fn, vectorized=True)
+    report = suture.check(f, torch.ones(2), torch.tensor([0.5, 2.0]))
+    assert not report.vectorized
+    assert "vectorized" not in report.advice.code
 
 
 def test_arguments_by_name():

@@ -24,6 +24,7 @@ from suture.errors import (
 )
 from suture.functions._arguments import numbers, rows_of
 from suture.functions._folders import fresh, keep, remove
+from suture.functions._guard import guard
 from suture.functions._identity import of_files, of_rules, of_words
 from suture.functions._options import contents, pattern, positive, rules, words
 from suture.functions._run import Ran, run
@@ -121,7 +122,7 @@ class Command:
         for template in templates:
             template.check(self._places)
         self._timeout, self._max_bytes = positive("timeout", timeout), max_bytes
-        positive("max_bytes", max_bytes)
+        positive("max_bytes", max_bytes, is_whole=True)
         self._success = None if success is None else pattern(success)
         self._ok_codes = frozenset(ok_codes)
         self._env = dict(env or {})
@@ -138,7 +139,7 @@ class Command:
         """Return the program and the arguments, never the environment."""
         return f"Command({self.__name__}{self.__signature__})"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the program at numbers: tensors, arrays or plain ones.
 
         Returns:
@@ -180,15 +181,16 @@ class Command:
             for name, content in self._files.items()
         }
         folder = fresh(self._folder)
-        try:
-            for name, content in texts.items():
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            ran = run(argv, folder, self._timeout, self._max_bytes, self._env)
-            return self._results(folder, ran)
-        finally:
-            remove(folder)
+        with guard.watching(folder):
+            try:
+                for name, content in texts.items():
+                    path = folder / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                ran = run(argv, folder, self._timeout, self._max_bytes, self._env)
+                return self._results(folder, ran)
+            finally:
+                remove(folder)
 
     def _found(self) -> str:
         found = shutil.which(self._program, path=self._env.get("PATH"))
@@ -232,6 +234,14 @@ class Command:
                 BadResult,
                 f"was killed: it printed more than {self._max_bytes} bytes",
                 "A stream is read up to `max_bytes=`",
+                folder,
+                ran,
+            )
+        if ran.how == "alone":
+            raise self._failed(
+                EvaluationError,
+                "was killed: the process that had asked for it is gone",
+                "Nobody waits for its result",
                 folder,
                 ran,
             )

@@ -45,6 +45,9 @@ class Expression(AbstractFormula):
         21.0
     """
 
+    # `w[0]` would be the first of the points, and silently so: see `differentiable(vectorized=…)`.
+    __suture_stacks__ = False
+
     def __init__(self, formula: str, *names: str) -> None:
         super().__init__(formula, *names)
         self._code, self._used = _grammar.compiled(formula, names)

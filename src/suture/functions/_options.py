@@ -88,14 +88,16 @@ def rules(parse: Any) -> dict[str | None, AbstractRule]:
     )
 
 
-def positive(name: str, value: float | None) -> float | None:
-    """Return a number that is positive, or None.
+def positive(name: str, value: float | None, is_whole: bool = False) -> float | None:
+    """Return a number that is positive, or None unless it is a whole one.
 
     Raises:
         MethodError: it is something else.
     """
-    if value is None or (
-        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    if (value is None and not is_whole) or (
+        isinstance(value, int if is_whole else int | float)
+        and not isinstance(value, bool)
+        and 0 < value < float("inf")
     ):
         return value
     raise MethodError(
