@@ -244,7 +244,19 @@ def test_any_text_is_accepted_or_refused_with_three_lines(formula):
 
 
 @pytest.mark.parametrize(
-    "names", [("x", "x"), ("1",), ("if",), ("_x",), ("__debug__",), ("sin",), ("pi",), ("x, y",)]
+    "names",
+    [
+        ("x", "x"),
+        ("1",),
+        ("if",),
+        ("_x",),
+        ("__debug__",),
+        ("sin",),
+        ("pi",),
+        ("x, y",),
+        ("𝐬𝐢𝐧",),
+        ("x", "ｘ"),
+    ],
 )
 def test_names_are_names(names):
     with pytest.raises(MethodError, match="cannot have a variable"):
@@ -497,6 +509,16 @@ def test_arguments_by_name():
         with pytest.raises(TypeError):
             f(*args, **kwargs)
     assert Expression("self + e", "self", "e")(self=1, e=2) == 3
+
+
+@pytest.mark.parametrize("kind", [Expression, UnsafePython])
+def test_names_are_what_python_makes_of_them(kind):
+    """The micro sign of keyboards is a Greek letter in Python's names."""
+    micro, greek = "\N{MICRO SIGN}", "\N{GREEK SMALL LETTER MU}"
+    for name in (micro, greek):
+        f = kind(f"2*{micro} + {greek}", name)
+        assert f(3.0) == f(**{greek: 3.0}) == 9
+        assert eval(f"f({micro}=3.0)", {"f": f}) == 9
 
 
 def test_a_missing_argument_is_named_by_differentiable():

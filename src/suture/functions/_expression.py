@@ -50,7 +50,7 @@ class Expression(AbstractFormula):
 
     def __init__(self, formula: str, *names: str) -> None:
         super().__init__(formula, *names)
-        self._code, self._used = _grammar.compiled(formula, names)
+        self._code, self._used = _grammar.compiled(formula, self.names)
         self._of_numbers = FunctionType(self._code, _kinds.NUMBERS)
         self._of_arrays = FunctionType(self._code, _kinds.ARRAYS)
 
