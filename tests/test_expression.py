@@ -17,6 +17,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import suture
 from suture._fingerprint import fingerprint
@@ -396,6 +399,98 @@ def test_without_differentiable_torch_differentiates_it(formula, exact):
     torch.testing.assert_close(found, wanted)
 
 
+def of_torch(f, *args):
+    """Return what torch computes: it does where something requires grad."""
+    return f(*[arg.clone().requires_grad_() for arg in args]).detach()
+
+
+@settings(FEW, max_examples=500)
+@given(FORMULAS, FLOATS, FLOATS, FLOATS, FLOATS)
+def test_one_number_of_tensors_is_what_torch_has(formula, x, y, a, b):
+    f = Expression(formula, *"xyw")
+    args = [torch.tensor(v, dtype=torch.float64) for v in (x, y, [a, b])]
+    try:
+        found, wanted = f(*args), of_torch(f, *args)
+    except (ArithmeticError, ValueError):
+        return  # of constants
+    except (AttributeError, RuntimeError):  # without an argument, or a number and no tensor
+        return
+    assert found.dtype == wanted.dtype == torch.float64
+    assert found.shape == wanted.shape == ()
+    if torch.isclose(found, wanted, rtol=1e-6, atol=1e-9, equal_nan=True):
+        return
+    # A jump or a pole may magnify a last bit: then the neighbors differ, too.
+    near = [of_torch(f, *[v * (1 + e) + e for v in args]) for e in (-1e-13, 1e-13)]
+    assert not all(torch.isclose(v, wanted, rtol=1e-7, atol=1e-10) for v in near)
+
+
+@pytest.mark.parametrize(
+    ("formula", "value"),
+    [
+        *[("1/x", 0.0), ("1/x", -0.0), ("x // 0", 1.0), ("x % 0", 1.0), ("log(x)", -1.0)],
+        *[
+            ("log(x)", 0.0),
+            ("exp(x)", 1e3),
+            ("x**0.5", -8.0),
+            ("x**3", 1e200),
+            ("sin(x)", math.inf),
+        ],
+        *[("min(x, 1)", math.nan), ("max(1, x)", math.nan), ("floor(x)", math.inf)],
+        *[("atan2(round(x), -1)", -0.4), ("0**x", -1.0), ("acosh(x)", 0.5), ("atanh(x)", 1.0)],
+        *[("1 if x > 0 else 2", math.nan), ("x - x", math.inf), ("hypot(x, 1)", math.inf)],
+    ],
+)
+def test_one_number_of_tensors_does_not_raise_what_python_raises(formula, value):
+    f, x = Expression(formula, "x"), torch.tensor(value, dtype=torch.float64)
+    torch.testing.assert_close(f(x), of_torch(f, x), rtol=1e-15, atol=0, equal_nan=True)
+
+
+def test_one_number_of_tensors_is_a_tensor_of_its_own():
+    f = Expression("w[0][1]*1", "w", "unused")
+    w = torch.ones(2, 2, dtype=torch.float64)
+    with torch.device("meta"):
+        found = f(w, w)
+    assert (found.dtype, found.device.type, found.item()) == (torch.float64, "cpu", 1)
+    found.zero_()
+    assert w.sum() == 4
+    with pytest.raises(IndexError):
+        f(w[0], w)
+    with pytest.raises(IndexError):
+        Expression("w[7]", "w")(w[0])
+    assert f(w.float(), w.float()).dtype == torch.float32
+    assert Expression("w[0] + w", "w")(w[0]).tolist() == [2, 2]
+
+
+def test_what_watches_torch_sees_one_number_too():
+    f, x = Expression("sin(x[0])*x[1]**2", "x"), torch.tensor([0.5, 2.0], dtype=torch.float64)
+    wanted = torch.stack([x[0].cos() * x[1] ** 2, 2 * x[0].sin() * x[1]])
+    leaf = x.clone().requires_grad_()
+    f(leaf).backward()
+    found = [leaf.grad, torch.func.grad(f)(x), torch.func.jacfwd(f)(x)]
+    found.append(torch.func.vmap(torch.func.grad(f))(x[None])[0])
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        pushed = forward_ad.unpack_dual(f(dual)).tangent
+    for gradient in found:
+        torch.testing.assert_close(gradient, wanted, rtol=1e-14, atol=0)
+    torch.testing.assert_close(pushed, wanted.sum(), rtol=1e-14, atol=0)
+    traced = make_fx(f)(x)
+    torch.testing.assert_close(traced(x + 1), f(x + 1), rtol=1e-14, atol=0)
+    with CountedCalls() as counted:
+        f(x)
+    assert counted.calls > 0
+
+
+class CountedCalls(TorchDispatchMode):
+    """Counts what torch does, as a profiler would."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
 def test_a_side_that_is_excluded_does_not_warn():
     f = Expression("log(x) if x > 0 and 1/x < 9 or x == -1 else 0", "x")
     assert f(np.array([1.0, 0.0, -2.0])).tolist() == [0, 0, 0]
@@ -569,13 +664,20 @@ def test_a_memo_knows_a_formula_and_its_change(tmp_path):
         fingerprint(UnsafePython("x", "x"), "f")
 
 
-def test_workers_compute_the_same():
+@pytest.mark.parametrize("formula", ["sin(x)*x if x > 0 else x**3", "sin(x[0])*exp(x[1])**1.7"])
+def test_workers_compute_the_same(formula):
+    """To the last bit, in forward mode too."""
     x = torch.tensor(X, dtype=torch.float64, requires_grad=True)
-    f = Expression("sin(x)*x if x > 0 else x**3", "x")
-    here = torch.autograd.grad(suture.differentiable(f)(x).sum(), x)
+    f = Expression(formula, "x")
+
+    def slopes(**options):
+        g = suture.differentiable(f, **options)
+        pushed = torch.func.jvp(g, (x.detach(),), (torch.ones(3, dtype=torch.float64),))
+        return *torch.autograd.grad(g(x).sum(), x), *pushed
+
     with suture.executors.Workers(1) as workers:
-        there = torch.autograd.grad(suture.differentiable(f, executor=workers)(x).sum(), x)
-    assert torch.equal(here[0], there[0])
+        there = slopes(executor=workers)
+    assert all(map(torch.equal, slopes(), there))
 
 
 def test_torch_is_not_imported_for_numbers_and_arrays():
