@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import suture
 from suture._fingerprint import fingerprint
 from suture.errors import EvaluationError, MethodError
-from suture.functions import Expression, UnsafePython
+from suture.functions import Expression, UnsafePython, _kinds
 from suture.functions._grammar import RESERVED
 from suture.functions._kinds import ARITY
 
@@ -471,6 +471,8 @@ def test_what_watches_torch_sees_one_number_too():
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(x, torch.ones_like(x))
         pushed = forward_ad.unpack_dual(f(dual)).tangent
+        # Other tensors are no matter: a worker does not know of the level, and must do the same.
+        assert _kinds.elements((x,), f._depths) == [x.tolist()]
     for gradient in found:
         torch.testing.assert_close(gradient, wanted, rtol=1e-14, atol=0)
     torch.testing.assert_close(pushed, wanted.sum(), rtol=1e-14, atol=0)
@@ -478,16 +480,19 @@ def test_what_watches_torch_sees_one_number_too():
     torch.testing.assert_close(traced(x + 1), f(x + 1), rtol=1e-14, atol=0)
     with CountedCalls() as counted:
         f(x)
-    assert counted.calls > 0
+    assert "aten.sin.default" in counted.calls
+    assert torch.func.vmap(f)(x[None]).tolist() == [of_torch(f, x)]
 
 
 class CountedCalls(TorchDispatchMode):
     """Counts what torch does, as a profiler would."""
 
-    calls = 0
+    def __init__(self):
+        super().__init__()
+        self.calls = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls += 1
+        self.calls.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
