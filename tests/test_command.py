@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from pathlib import Path
 
 import cloudpickle
@@ -29,7 +30,7 @@ from suture.errors import BadResult, EvaluationError, MethodError, TimedOut
 from suture.executors import Workers
 from suture.functions import Command, parse
 from suture.functions._folders import KEPT
-from suture.functions._guard import guard
+from suture.functions._guard import _GUARD, guard
 from suture.functions._template import Template
 
 pytestmark = pytest.mark.timeout(60)
@@ -111,6 +112,8 @@ def test_other_text_is_left_alone(text):
         "{x,y}",
         "{1x}",
         "{é}",
+        "{x:99999d}",
+        "{x:.99999f}",
     ],
 )
 def test_braces_that_are_text(text):
@@ -167,6 +170,10 @@ def test_names_are_the_arguments():
 
 def test_the_order_of_the_arguments_can_be_given():
     assert str(inspect.signature(square(inputs=["w", "a"]))) == "(w, a)"
+
+
+def test_an_argument_may_have_any_name():
+    assert Command(["echo", "{self}{args}"], parse=NUMBER)(self=1, args=2) == 12
 
 
 def test_an_argument_that_is_missing():
@@ -425,12 +432,15 @@ def test_rules(rule, content, expected):
         (parse.json("a"), b'"4"', "no number"),
         (parse.json("a"), b"true", "no number"),
         (parse.json("a"), b"[[1], [2, 3]]", "no number"),
+        (parse.json("a"), b"[[true, 1.5]]", "no number"),
+        (parse.json("a"), b"[" * 100_000, "it is not JSON"),
         (parse.json("a"), b"[]", "no number"),
         (parse.csv("a", "u"), b"t,v\n0,1\n", "0 columns 'u'"),
         (parse.csv("a", "u"), b"u,u\n0,1\n", "2 columns 'u'"),
         (parse.csv("a", "u"), b"u\n", "it has no rows"),
         (parse.csv("a", 1), b"t,u\n0,1\n2\n", "a row has 1 columns"),
         (parse.csv("a", "u"), b"u\nx\n", "'x' is not a number"),
+        (parse.csv("a", "u"), b"u\n" + b"1" * 200_000, "it is not CSV"),
         (parse.regex(r"\d+"), b"1 2", "matches 2 times, expected 1"),
         (parse.regex(r"\d+", count=None), b"", "matches 0 times, expected at least 1"),
         (parse.regex(r"f = (\S+)"), b"f = ********", "'********' is not a number"),
@@ -489,6 +499,12 @@ def test_exit_codes(runs):
     assert "exit code 3" in str(failure(shell("echo 1; exit 3", folder=runs)))
     assert "killed by SIGSEGV" in str(failure(shell("kill -SEGV $$", folder=runs)))
     assert shell("echo 1; exit 3", ok_codes=(0, 3))() == 1
+
+
+def test_a_program_that_removes_its_directory(runs):
+    error = failure(shell('echo why; rm -r "$PWD"; exit 3', folder=runs))
+    assert "exit code 3" in str(error)
+    assert (error.folder / "stdout.txt").read_text() == "why\n"
 
 
 def test_the_pattern_of_success(runs):
@@ -675,6 +691,21 @@ def test_a_program_that_is_late_is_killed_with_its_children(runs, script):
     assert type(error) is TimedOut
 
 
+def test_what_a_dying_child_writes_is_removed_too(runs, monkeypatch):
+    """A killed process may finish a system call: `rmtree` meets a directory that is not empty."""
+    removed, tried = shutil.rmtree, []
+
+    def rmtree(folder, ignore_errors):
+        tried.append(folder)
+        if len(tried) > 2:
+            removed(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    assert shell("echo 1; touch made", folder=runs)() == 1
+    assert len(tried) == 3
+    assert list(runs.iterdir()) == []
+
+
 def test_a_program_that_closes_its_streams_is_still_waited_for():
     assert shell("exec >&- 2>&-; sleep 0.2; echo 5 > out", parse=parse.table("out"))() == 5
 
@@ -712,25 +743,73 @@ def test_a_deadline_of_the_pool_kills_the_program():
 # Row 16, orphans --------------------------------------------------------------------------------
 
 TRAINER = f"""
-import threading
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from suture.functions import Command, parse
 
-def run():
-    Command(["sh", "-c", "sleep {EVER} & sleep {EVER}"], parse=parse.regex("1"))()
+def pool():
+    if sys.argv[1] == "threads":
+        return ThreadPoolExecutor(2)
+    if sys.argv[1] == "processes":
+        return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+    import loky
+    return loky.get_reusable_executor(2)
 
-threads = [threading.Thread(target=run) for _ in range(2)]
-[thread.start() for thread in threads]
+f = Command(
+    ["sh", "-c", "sleep {EVER} & sleep {EVER}"], parse=parse.regex("1"), folder=sys.argv[2]
+)
+if __name__ == "__main__":
+    executor = pool()
+    futures = [executor.submit(f) for _ in range(2)]
+    futures[0].result()
 """
 
 
-def test_no_orphan_is_left_when_the_trainer_is_killed():
-    trainer = subprocess.Popen([sys.executable, "-c", TRAINER])
+@pytest.mark.parametrize("kind", ["threads", "processes", "loky"])
+def test_no_orphan_is_left_when_the_trainer_is_killed(tmp_path, kind):
+    """And no directory: not of the runs, whatever is written there by what is being killed."""
+    if kind == "loky":
+        pytest.importorskip("loky")
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    folder = tmp_path / "of all runs: é"
+    trainer = subprocess.Popen(
+        [sys.executable, tmp_path / "trainer.py", kind, folder], stderr=subprocess.DEVNULL
+    )
     try:
-        until(lambda: len(sleepers()) == 4, 20.0)
+        until(lambda: len(sleepers()) == 4, 30.0)
+        assert len(list(folder.iterdir())) == 2
     finally:
         trainer.kill()
         trainer.wait()
     until(lambda: not sleepers())
+    # Those of a pool's workers are failures, which are kept, if the guard is not first.
+    until(lambda: not list(folder.glob("run-*")))
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "plain"])
+def test_the_guard_is_told_only_what_it_can_read(monkeypatch, tmp_path, name):
+    told = []
+    monkeypatch.setattr(guard, "_pipe", lambda: types.SimpleNamespace(write=told.append))
+    monkeypatch.setattr("suture.functions._guard._write", lambda pipe, line: pipe.write(line))
+    with guard.watching(tmp_path / name):
+        guard.watch(7)
+    guard.forget(7)
+    lines = b"".join(told).decode().split("\n")
+    assert lines[-2] == "//."
+    if name == "plain":
+        assert f"7/{tmp_path}/plain//." in lines
+    assert all(line.endswith("//.") for line in lines if line)
+
+
+def test_a_guard_leaves_alone_what_it_was_not_told_in_full(tmp_path):
+    """The trainer died while it wrote a line; and what is no directory of a run is nobody's."""
+    for name in ("run-a b", "run-c", "other"):
+        (tmp_path / name).mkdir()
+    process = subprocess.Popen(["/bin/sh", "-c", _GUARD], stdin=subprocess.PIPE)
+    process.stdin.write(f"\n/{tmp_path}/run-a b//{tmp_path}/other//.\n\n/{tmp_path}/run-c".encode())
+    process.stdin.close()
+    assert process.wait(10) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "run-c"]
 
 
 def test_a_program_does_not_start_before_the_guard_knows_of_it(monkeypatch, tmp_path):

@@ -726,6 +726,17 @@ def vectorized_by_a_number():
 
 @says(
     MethodError,
+    "`differentiable(vectorized=True)` is not possible with `Expression`.",
+    "Points are stacked in front of every argument: `w[0]` in a formula would be the first point, "
+    "and arguments of different shapes would not match.",
+    "Say which arguments are batches, `batch_dims=(0, None)`, or leave `vectorized` out.",
+)
+def formula_of_stacked_points():
+    differentiable(Expression("x*w[0]", "x", "w"), vectorized=True)
+
+
+@says(
+    MethodError,
     "`differentiable(chunk_size=0)` is not possible.",
     "A number of points is a positive integer.",
     "Write `chunk_size=64`.",
@@ -4045,6 +4056,21 @@ def one_exit_code():
 )
 def environment_with_a_number():
     run_of("true", env={"OMP_NUM_THREADS": 1})
+
+
+@says(
+    EvaluationError,
+    "`sh` was killed: the process that had asked for it is gone.",
+    "Nobody waits for its result; the last lines that it printed are in `exc.output`.",
+    "Look at its files: `cd /kept`.",
+)
+def program_that_nobody_waits_for():
+    dead = multiprocessing.process._ParentProcess("trainer", os.getpid(), None)
+    with (
+        mock.patch("suture.functions._run.parent_process", return_value=dead),
+        mock.patch("os.getppid", return_value=1),
+    ):
+        run_of("sleep 60")
 
 
 @says(

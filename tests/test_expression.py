@@ -2,6 +2,7 @@
 
 import copy
 import dis
+import functools
 import inspect
 import math
 import operator
@@ -16,11 +17,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import suture
 from suture._fingerprint import fingerprint
 from suture.errors import EvaluationError, MethodError
-from suture.functions import Expression, UnsafePython
+from suture.functions import Expression, UnsafePython, _kinds
 from suture.functions._grammar import RESERVED
 from suture.functions._kinds import ARITY
 
@@ -243,7 +247,19 @@ def test_any_text_is_accepted_or_refused_with_three_lines(formula):
 
 
 @pytest.mark.parametrize(
-    "names", [("x", "x"), ("1",), ("if",), ("_x",), ("__debug__",), ("sin",), ("pi",), ("x, y",)]
+    "names",
+    [
+        ("x", "x"),
+        ("1",),
+        ("if",),
+        ("_x",),
+        ("__debug__",),
+        ("sin",),
+        ("pi",),
+        ("x, y",),
+        ("𝐬𝐢𝐧",),
+        ("x", "ｘ"),
+    ],
 )
 def test_names_are_names(names):
     with pytest.raises(MethodError, match="cannot have a variable"):
@@ -383,6 +399,103 @@ def test_without_differentiable_torch_differentiates_it(formula, exact):
     torch.testing.assert_close(found, wanted)
 
 
+def of_torch(f, *args):
+    """Return what torch computes: it does where something requires grad."""
+    return f(*[arg.clone().requires_grad_() for arg in args]).detach()
+
+
+@settings(FEW, max_examples=500)
+@given(FORMULAS, FLOATS, FLOATS, FLOATS, FLOATS)
+def test_one_number_of_tensors_is_what_torch_has(formula, x, y, a, b):
+    f = Expression(formula, *"xyw")
+    args = [torch.tensor(v, dtype=torch.float64) for v in (x, y, [a, b])]
+    try:
+        found, wanted = f(*args), of_torch(f, *args)
+    except (ArithmeticError, ValueError):
+        return  # of constants
+    except (AttributeError, RuntimeError):  # without an argument, or a number and no tensor
+        return
+    assert found.dtype == wanted.dtype == torch.float64
+    assert found.shape == wanted.shape == ()
+    if torch.isclose(found, wanted, rtol=1e-6, atol=1e-9, equal_nan=True):
+        return
+    # A jump or a pole may magnify a last bit: then the neighbors differ, too.
+    near = [of_torch(f, *[v * (1 + e) + e for v in args]) for e in (-1e-13, 1e-13)]
+    assert not all(torch.isclose(v, wanted, rtol=1e-7, atol=1e-10) for v in near)
+
+
+@pytest.mark.parametrize(
+    ("formula", "value"),
+    [
+        *[("1/x", 0.0), ("1/x", -0.0), ("x // 0", 1.0), ("x % 0", 1.0), ("log(x)", -1.0)],
+        *[
+            ("log(x)", 0.0),
+            ("exp(x)", 1e3),
+            ("x**0.5", -8.0),
+            ("x**3", 1e200),
+            ("sin(x)", math.inf),
+        ],
+        *[("min(x, 1)", math.nan), ("max(1, x)", math.nan), ("floor(x)", math.inf)],
+        *[("atan2(round(x), -1)", -0.4), ("0**x", -1.0), ("acosh(x)", 0.5), ("atanh(x)", 1.0)],
+        *[("1 if x > 0 else 2", math.nan), ("x - x", math.inf), ("hypot(x, 1)", math.inf)],
+    ],
+)
+def test_one_number_of_tensors_does_not_raise_what_python_raises(formula, value):
+    f, x = Expression(formula, "x"), torch.tensor(value, dtype=torch.float64)
+    torch.testing.assert_close(f(x), of_torch(f, x), rtol=1e-15, atol=0, equal_nan=True)
+
+
+def test_one_number_of_tensors_is_a_tensor_of_its_own():
+    f = Expression("w[0][1]*1", "w", "unused")
+    w = torch.ones(2, 2, dtype=torch.float64)
+    with torch.device("meta"):
+        found = f(w, w)
+    assert (found.dtype, found.device.type, found.item()) == (torch.float64, "cpu", 1)
+    found.zero_()
+    assert w.sum() == 4
+    with pytest.raises(IndexError):
+        f(w[0], w)
+    with pytest.raises(IndexError):
+        Expression("w[7]", "w")(w[0])
+    assert f(w.float(), w.float()).dtype == torch.float32
+    assert Expression("w[0] + w", "w")(w[0]).tolist() == [2, 2]
+
+
+def test_what_watches_torch_sees_one_number_too():
+    f, x = Expression("sin(x[0])*x[1]**2", "x"), torch.tensor([0.5, 2.0], dtype=torch.float64)
+    wanted = torch.stack([x[0].cos() * x[1] ** 2, 2 * x[0].sin() * x[1]])
+    leaf = x.clone().requires_grad_()
+    f(leaf).backward()
+    found = [leaf.grad, torch.func.grad(f)(x), torch.func.jacfwd(f)(x)]
+    found.append(torch.func.vmap(torch.func.grad(f))(x[None])[0])
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        pushed = forward_ad.unpack_dual(f(dual)).tangent
+        # Other tensors are no matter: a worker does not know of the level, and must do the same.
+        assert _kinds.elements((x,), f._depths) == [x.tolist()]
+    for gradient in found:
+        torch.testing.assert_close(gradient, wanted, rtol=1e-14, atol=0)
+    torch.testing.assert_close(pushed, wanted.sum(), rtol=1e-14, atol=0)
+    traced = make_fx(f)(x)
+    torch.testing.assert_close(traced(x + 1), f(x + 1), rtol=1e-14, atol=0)
+    with CountedCalls() as counted:
+        f(x)
+    assert "aten.sin.default" in counted.calls
+    assert torch.func.vmap(f)(x[None]).tolist() == [of_torch(f, x)]
+
+
+class CountedCalls(TorchDispatchMode):
+    """Counts what torch does, as a profiler would."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
 def test_a_side_that_is_excluded_does_not_warn():
     f = Expression("log(x) if x > 0 and 1/x < 9 or x == -1 else 0", "x")
     assert f(np.array([1.0, 0.0, -2.0])).tolist() == [0, 0, 0]
@@ -477,6 +590,18 @@ def test_other_arguments_are_refused(value):
             f(1.0, value)
 
 
+@pytest.mark.parametrize("formula", ["x*w[0] + w[1]", "x*w"])
+def test_points_are_not_stacked(formula):
+    """`w[0]` would be the first of the points, and `x*w` multiply points by elements: silently."""
+    f = Expression(formula, "x", "w")
+    for fn in (f, functools.partial(f, w=torch.ones(2))):
+        with pytest.raises(MethodError, match="not possible with `Expression`"):
+            suture.differentiable(fn, vectorized=True)
+    report = suture.check(f, torch.ones(2), torch.tensor([0.5, 2.0]))
+    assert not report.vectorized
+    assert "vectorized" not in report.advice.code
+
+
 def test_arguments_by_name():
     f = Expression("x - 2*y + 3*z", "x", "y", "z")
     assert f(1, 2, 3) == f(1, z=3, y=2) == f(z=3, x=1, y=2) == 6
@@ -484,6 +609,16 @@ def test_arguments_by_name():
         with pytest.raises(TypeError):
             f(*args, **kwargs)
     assert Expression("self + e", "self", "e")(self=1, e=2) == 3
+
+
+@pytest.mark.parametrize("kind", [Expression, UnsafePython])
+def test_names_are_what_python_makes_of_them(kind):
+    """The micro sign of keyboards is a Greek letter in Python's names."""
+    micro, greek = "\N{MICRO SIGN}", "\N{GREEK SMALL LETTER MU}"
+    for name in (micro, greek):
+        f = kind(f"2*{micro} + {greek}", name)
+        assert f(3.0) == f(**{greek: 3.0}) == 9
+        assert eval(f"f({micro}=3.0)", {"f": f}) == 9
 
 
 def test_a_missing_argument_is_named_by_differentiable():
@@ -534,13 +669,20 @@ def test_a_memo_knows_a_formula_and_its_change(tmp_path):
         fingerprint(UnsafePython("x", "x"), "f")
 
 
-def test_workers_compute_the_same():
+@pytest.mark.parametrize("formula", ["sin(x)*x if x > 0 else x**3", "sin(x[0])*exp(x[1])**1.7"])
+def test_workers_compute_the_same(formula):
+    """To the last bit, in forward mode too."""
     x = torch.tensor(X, dtype=torch.float64, requires_grad=True)
-    f = Expression("sin(x)*x if x > 0 else x**3", "x")
-    here = torch.autograd.grad(suture.differentiable(f)(x).sum(), x)
+    f = Expression(formula, "x")
+
+    def slopes(**options):
+        g = suture.differentiable(f, **options)
+        pushed = torch.func.jvp(g, (x.detach(),), (torch.ones(3, dtype=torch.float64),))
+        return *torch.autograd.grad(g(x).sum(), x), *pushed
+
     with suture.executors.Workers(1) as workers:
-        there = torch.autograd.grad(suture.differentiable(f, executor=workers)(x).sum(), x)
-    assert torch.equal(here[0], there[0])
+        there = slopes(executor=workers)
+    assert all(map(torch.equal, slopes(), there))
 
 
 def test_torch_is_not_imported_for_numbers_and_arrays():

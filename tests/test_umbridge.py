@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -335,6 +336,43 @@ def test_all_pieces_that_are_sent_have_one_deadline(server):
         channel.sendall(b"x" * 100)
 
 
+def test_looking_up_a_name_ends_at_the_deadline(monkeypatch):
+    """The name server is silent."""
+    looked, over = [], threading.Event()
+
+    def getaddrinfo(host, port, type, flags=0):
+        if flags == socket.AI_NUMERICHOST:
+            raise socket.gaierror("it is a name")
+        looked.append(host)
+        over.wait(10)
+        raise socket.gaierror("nobody knows it")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    begun = time.monotonic()
+    with pytest.raises(TimedOut):
+        UMBridge("http://somewhere:4242", "squares", timeout=0.3)
+    assert 0.29 < time.monotonic() - begun < 1.3
+    assert looked == ["somewhere"]
+    over.set()
+    with pytest.raises(EvaluationError, match="nobody knows it"):
+        UMBridge("http://somewhere:4242", "squares", timeout=5.0)
+
+
+def test_a_name_is_looked_up_and_an_address_is_not(server, monkeypatch):
+    named = UMBridge(f"http://localhost:{server.server_port}", "squares")
+    assert named([2.0, 1.0]).tolist() == [4.0, 1.0]
+    real, by = socket.getaddrinfo, []
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda *a, **k: by.append(threading.current_thread()) or real(*a, **k),
+    )
+    UMBridge(server.url, "squares")
+    assert by == [threading.current_thread()]
+    with pytest.raises(EvaluationError, match="this is no name of a host"):
+        UMBridge("http://a..b", "squares")
+
+
 def test_each_request_has_a_deadline_of_its_own(server):
     f = UMBridge(server.url, "squares", timeout=0.3)
     for _ in range(3):
@@ -349,6 +387,7 @@ BROKEN = {
     "ends in the body": writes(HEAD + b'Content-Length: 20\r\n\r\n{"output"'),
     "ends in a chunk": writes(CHUNKED + b'A\r\n{"out'),
     "does not speak HTTP": writes(b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "sends a chunk of -5 bytes": writes(CHUNKED + b'-5\r\n{"output": [[4, 1]]}'),
     "answers 500": says(500, b"<h1>oops</h1>"),
     "answers 503": says(503),
     "answers 429": says(429),
@@ -364,11 +403,37 @@ def test_what_may_pass_is_tried_again_and_only_if_told(server, fault):
     assert f(x).tolist() == [4.0, 1.0]
     assert (f.tally.evaluations, f.tally.retries) == (3, 2)
     server.faults["Evaluate"] = first(2, fault, behaves)
-    for _ in range(2):
+    for call in (box, differentiable(box)):
         with pytest.raises(EvaluationError) as caught:
-            differentiable(box)(x)
+            call(x)
         assert type(caught.value) is EvaluationError
     assert differentiable(box)(x).tolist() == [4.0, 1.0]
+
+
+@pytest.mark.parametrize("route", ["Gradient", "ApplyJacobian"])
+def test_derivatives_of_the_server_are_tried_again_too(server, route):
+    box = UMBridge(server.url, "squares")
+    x = torch.tensor([3.0, 2.0], dtype=torch.float64)
+
+    def slope(retries):
+        f = differentiable(box, method=box.method(), retries=retries)
+        if route == "Gradient":
+            at = x.clone().requires_grad_()
+            (found,) = torch.autograd.grad(f(at).sum(), at)
+        else:
+            found = torch.func.jvp(f, (x,), (torch.ones_like(x),))[1]
+        return found.tolist(), f.tally
+
+    server.faults[route] = first(2, says(503), behaves)
+    found, tally = slope(2)
+    assert found == [6.0, 4.0]
+    assert (tally.rule_retries, tally.retries, tally.evaluations) == (2, 0, 1)
+    server.faults[route] = first(2, says(503), behaves)
+    with pytest.raises(EvaluationError, match="503"):
+        slope(1)
+    server.faults[route] = first(1, says(404), behaves)
+    with pytest.raises(BadResult, match="404"):
+        slope(5)
 
 
 WRONG = {

@@ -9,7 +9,7 @@ from typing import Any, overload
 import torch
 
 from suture._calls import Caller
-from suture._frame import BlackBox
+from suture._frame import BlackBox, can_be_stacked
 from suture._memo import Memo
 from suture._methods import AbstractMethod, CustomVJP, FiniteDifference
 from suture._module import Differentiable
@@ -191,6 +191,13 @@ def differentiable(
     if fn is None:
         return functools.partial(differentiable, **settings)
     _check_function(fn)
+    if vectorized and not can_be_stacked(fn):
+        raise MethodError(
+            f"`differentiable(vectorized=True)` is not possible with `{name or _name(fn)}`.",
+            "Points are stacked in front of every argument: `w[0]` in a formula would be the first "
+            "point, and arguments of different shapes would not match.",
+            "Say which arguments are batches, `batch_dims=(0, None)`, or leave `vectorized` out.",
+        )
     box = BlackBox(fn, name or _name(fn), interface, dtype, vectorized, chunk_size, service)
     return Differentiable(box, method, Caller(batch_dims, scale, bounds), seed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -194,6 +195,13 @@ class Frame:
         placeholders = self.arguments([0] * len(self.call.positions))
         paths = _tree.paths(placeholders)
         return [named(self.box.fn, paths[position]) for position in self.call.positions]
+
+
+def can_be_stacked(fn: Callable[..., Any]) -> bool:
+    """Whether `fn` might take points that are stacked on a new leading axis; formulas do not."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return bool(getattr(fn, "__suture_stacks__", True))
 
 
 def named(fn: Callable[..., Any], path: str) -> str:

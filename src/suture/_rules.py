@@ -14,8 +14,16 @@ from suture._drive import Site
 from suture._layout import Leaf
 from suture._methods import CustomVJP
 from suture._results import Output, Read, article
+from suture._tally import Tally
 from suture._types import Array
-from suture.errors import BadResult, EvaluationError, SutureError, TransformError, shown
+from suture.errors import (
+    BadResult,
+    EvaluationError,
+    PointFailed,
+    SutureError,
+    TransformError,
+    shown,
+)
 
 
 def ask_vjp(site: Site, rule: CustomVJP, cotangents: Array) -> list[Array | None]:
@@ -37,13 +45,15 @@ def ask_vjp(site: Site, rule: CustomVJP, cotangents: Array) -> list[Array | None
         np.zeros((*cotangents.shape[:2], *leaf.shape), _kind(leaf.dtype)) for leaf in _leaves(site)
     ]
     missing: set[int] = set()
+    form, _ = site.frame.arguments([0] * len(site.frame.call.positions))
     for s, c in np.ndindex(*cotangents.shape[:2]):
-        args = _arguments(site, s)
-        output = _output(site, s)
-        cotangent = _outputs(site, cotangents[s, c], None)
-        result = _call(site, "vjp", rule.vjp, args, output, cotangent)
+
+        def given(s: int = s, c: int = c) -> tuple[Any, ...]:
+            return _arguments(site, s), _output(site, s), _outputs(site, cotangents[s, c], None)
+
+        result = _call(site, "vjp", rule.vjp, given)
         finite = bool(np.isfinite(cotangents[s, c]).all())
-        for k, leaf in enumerate(_read_gradient(site, args, result, finite)):
+        for k, leaf in enumerate(_read_gradient(site, form, result, finite)):
             if leaf is NotImplemented:
                 missing.add(k)
             elif leaf is not None:
@@ -75,8 +85,12 @@ def ask_jvp(site: Site, rule: CustomVJP, rows: Array, shared: Array) -> Array:
     form = site.frame.form
     pushed = np.zeros((*rows.shape[:2], rows.shape[2], form.width))
     for s, t in np.ndindex(*rows.shape[:2]):
-        tangents = _tangents(site, rows[s, t], shared[s, t], s)
-        result = _call(site, "jvp", rule.jvp, _arguments(site, s), _output(site, s), tangents)
+
+        def given(s: int = s, t: int = t) -> tuple[Any, ...]:
+            tangents = _tangents(site, rows[s, t], shared[s, t], s)
+            return _arguments(site, s), _output(site, s), tangents
+
+        result = _call(site, "jvp", rule.jvp, given)
         _read_tangent(site, result, pushed[s, t])
     return pushed
 
@@ -135,7 +149,21 @@ def _tangents(site: Site, rows: Array, shared: Array, sample: int) -> Any:
     return args
 
 
-def _call(site: Site, kind: str, rule: Callable[..., Any], *args: Any) -> Any:
+def _call(
+    site: Site, kind: str, rule: Callable[..., Any], given: Callable[[], tuple[Any, ...]]
+) -> Any:
+    """Ask a rule; what raises is tried again as an evaluation is, with fresh copies each time."""
+    for _ in range(site.frame.box.service.retries):
+        try:
+            return _asked(site, kind, rule, given())
+        except (PointFailed, BadResult):  # answers
+            raise
+        except EvaluationError:
+            site.frame.counter.add(Tally(rule_retries=1))
+    return _asked(site, kind, rule, given())
+
+
+def _asked(site: Site, kind: str, rule: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
         with site.frame.ambient.restored():
             return rule(*args)

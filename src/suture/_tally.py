@@ -20,6 +20,8 @@ class Tally:
         timed_out: attempts that took too long.
         died: attempts that ended with their worker.
         skipped: samples, or rows of a batch, whose gradient is zero because a point failed.
+        rule_retries: attempts of a `vjp` or `jvp` of `CustomVJP` after the first one; these are no
+            evaluations.
     """
 
     evaluations: int = 0
@@ -29,6 +31,7 @@ class Tally:
     timed_out: int = 0
     died: int = 0
     skipped: int = 0
+    rule_retries: int = 0
 
     @property
     def points(self) -> int:

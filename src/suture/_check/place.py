@@ -21,7 +21,7 @@ import numpy as np
 from suture import _tree
 from suture._check.findings import Failure, Trial
 from suture._drive import Site
-from suture._frame import BlackBox, Frame
+from suture._frame import BlackBox, Frame, can_be_stacked
 from suture._holdings import survey
 from suture._inputs import Inputs
 from suture._memory import Memory
@@ -259,6 +259,7 @@ def _timed(fn: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
         finally:
             seconds.append(time.perf_counter() - start)
 
+    timed.__suture_stacks__ = can_be_stacked(fn)  # type: ignore[attr-defined]
     return timed
 
 

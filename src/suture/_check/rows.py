@@ -10,6 +10,7 @@ import numpy as np
 from suture import _results, _tree
 from suture._check.findings import Rows
 from suture._check.place import Place, frame_with, request
+from suture._frame import can_be_stacked
 from suture._inputs import Inputs
 from suture._layout import Layout
 from suture._requests import Evaluator, Request
@@ -199,6 +200,8 @@ def _converted(old: Layout, new: Layout, flat: Array) -> tuple[Array, Array]:
 
 def can_stack(place: Place, noise: float) -> bool:
     """Whether three points stacked on a new leading axis give what three calls give."""
+    if not can_be_stacked(place.box.fn):
+        return False
     generator = place.generator()
     moves = place.toward * _MOVE * place.unit * generator.uniform(0.5, 1.0, (_POINTS, place.n))
     moves[0] = 0

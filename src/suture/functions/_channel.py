@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import queue
 import socket
 import ssl
+import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -20,7 +23,7 @@ class Channel:
     A time-out of Python is for one read: a server that sends a byte each second never meets it.
 
     Args:
-        host: a name or an address. A name is looked up by the system, with its own patience.
+        host: a name or an address.
         port: of TCP.
         secure: whether to speak TLS; certificates and names are always checked.
         until: the deadline, on `time.monotonic`.
@@ -34,9 +37,7 @@ class Channel:
         """Connect."""
         self.until = until
         error: OSError | None = None
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        ):
+        for family, kind, protocol, _, address in _addresses(host, port, until):
             self._socket = socket.socket(family, kind, protocol)
             try:
                 self._wait()
@@ -92,6 +93,38 @@ class Channel:
     def close(self) -> None:
         """Close it; a stream that is being read stays open until it is closed as well."""
         self._socket.close()
+
+
+def _addresses(host: str, port: int, until: float) -> list[Any]:
+    """Look a host up, in a thread: the system lets nobody else say how long that may take.
+
+    A name server that is silent costs 10 s or more, by the defaults of resolv.conf(5).
+    """
+
+    def look_up(flags: int = 0) -> list[Any]:
+        try:
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        except UnicodeError as error:
+            raise OSError("this is no name of a host") from error
+
+    with suppress(socket.gaierror):
+        return look_up(socket.AI_NUMERICHOST)  # an address needs no thread
+    found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
+
+    def answer() -> None:
+        try:
+            found.put(look_up())
+        except OSError as error:
+            found.put(error)
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        answered = found.get(timeout=max(until - time.monotonic(), 0))
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(answered, OSError):
+        raise answered
+    return answered
 
 
 class _Reader(io.RawIOBase):

@@ -24,6 +24,7 @@ from suture.errors import (
 )
 from suture.functions._arguments import numbers, rows_of
 from suture.functions._folders import fill, fresh, keep, remove
+from suture.functions._guard import guard
 from suture.functions._identity import of_files, of_rules, of_words
 from suture.functions._options import (
     cap,
@@ -158,7 +159,7 @@ class Command:
         """Return the program and the arguments, never the environment."""
         return f"Command({self.__name__}{self.__signature__})"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the program at numbers: tensors, arrays or plain ones.
 
         Returns:
@@ -200,12 +201,13 @@ class Command:
             for name, content in self._files.items()
         }
         folder = fresh(self._folder)
-        try:
-            fill(folder, self._subfolders, texts, self._modes)
-            ran = run(argv, folder, self._timeout, self._max_bytes, self._env)
-            return self._results(folder, ran)
-        finally:
-            remove(folder)
+        with guard.watching(folder):
+            try:
+                fill(folder, self._subfolders, texts, self._modes)
+                ran = run(argv, folder, self._timeout, self._max_bytes, self._env)
+                return self._results(folder, ran)
+            finally:
+                remove(folder)
 
     def _found(self) -> str:
         found = shutil.which(self._program, path=self._env.get("PATH"))
@@ -253,6 +255,14 @@ class Command:
                 BadResult,
                 f"was killed: it printed more than {self._max_bytes} bytes",
                 "A stream is read up to `max_bytes=`",
+                folder,
+                ran,
+            )
+        if ran.how == "alone":
+            raise self._failed(
+                EvaluationError,
+                "was killed: the process that had asked for it is gone",
+                "Nobody waits for its result",
                 folder,
                 ran,
             )

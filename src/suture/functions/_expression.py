@@ -27,7 +27,8 @@ class Expression(AbstractFormula):
     With numbers it computes as Python does, and raises what Python raises; with arrays and tensors
     it computes each element as NumPy and torch do. There, both sides of a condition are computed,
     and one is chosen for each element. Of two or more arguments, `min` and `max` are elementwise.
-    A list counts as an array.
+    A list counts as an array. One number of float64 tensors is computed by Python where torch does
+    not differentiate it: the same number but for the last bit.
 
     Args:
         formula: at most 10 000 characters, nested at most 200 deep.
@@ -45,11 +46,16 @@ class Expression(AbstractFormula):
         21.0
     """
 
+    # `w[0]` would be the first of the points, and silently so: see `differentiable(vectorized=…)`.
+    __suture_stacks__ = False
+
     def __init__(self, formula: str, *names: str) -> None:
         super().__init__(formula, *names)
-        self._code, self._used = _grammar.compiled(formula, names)
+        self._code, self._used, self._has_condition = _grammar.compiled(formula, self.names)
         self._of_numbers = FunctionType(self._code, _kinds.NUMBERS)
         self._of_arrays = FunctionType(self._code, _kinds.ARRAYS)
+        self._depths = _kinds.depths_of(len(names), self._used)
+        self._of_elements = FunctionType(self._code, _kinds.ELEMENTS)
 
     def __suture_content__(self) -> tuple[Any, ...]:
         """Return all that the results depend on, for a memo."""
@@ -74,6 +80,12 @@ class Expression(AbstractFormula):
             return self._of_numbers(*args)
         if _kinds.is_ready(args, (np.ndarray, np.float64, float)):
             value = self._of_arrays(*args)
-            return _kinds.spread(value, args, self._used) if self._used else value
+            return _kinds.spread(value, args, self._used) if self._has_condition else value
+        if self._depths and (found := _kinds.elements(args, self._depths)) is not None:
+            try:
+                return _kinds.tensor_of(self._of_elements(*found))
+            except (ArithmeticError, ValueError):
+                pass  # torch has nan or inf
         table, values = _kinds.prepared(self.names, args)
-        return _kinds.spread(FunctionType(self._code, table)(*values), values, self._used)
+        value = FunctionType(self._code, table)(*values)
+        return _kinds.spread(value, values, self._used) if self._has_condition else value

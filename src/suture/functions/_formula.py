@@ -6,6 +6,7 @@ import abc
 import inspect
 import keyword
 from typing import Any
+from unicodedata import normalize
 
 from suture.errors import MethodError, shown
 
@@ -25,7 +26,9 @@ class AbstractFormula(abc.ABC):
     """
 
     def __init__(self, formula: str, *names: str) -> None:
-        self._formula, self._names = formula, names
+        # Python reads all names in this form: `µ` of a keyboard and of the Greek alphabet are one.
+        self._formula = formula
+        self._names = tuple(normalize("NFKC", n) if isinstance(n, str) else n for n in names)
         self._check()
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         # What `inspect.signature` reads: messages call the arguments by their names.

@@ -49,12 +49,14 @@ class Compiled(NamedTuple):
 
     Attributes:
         code: of a function of the names; it finds what it calls in its globals.
-        used: with a condition, which arguments are used by position, and behind how many indices:
-            one side alone need not have the shape of the whole. Empty without.
+        used: which arguments are used, by position, and behind how many indices.
+        has_condition: whether there is a condition: one side alone need not have the shape of the
+            whole.
     """
 
     code: CodeType
     used: tuple[tuple[int, int], ...]
+    has_condition: bool
 
 
 def compiled(formula: str, names: Sequence[str]) -> Compiled:
@@ -78,10 +80,8 @@ def compiled(formula: str, names: Sequence[str]) -> Compiled:
         raise
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise reader.unreadable(error) from None
-    used = sorted(reader.used) if reader.has_condition else []
-    return Compiled(
-        next(part for part in code.co_consts if isinstance(part, CodeType)), tuple(used)
-    )
+    function = next(part for part in code.co_consts if isinstance(part, CodeType))
+    return Compiled(function, tuple(sorted(reader.used)), reader.has_condition)
 
 
 def _function(body: ast.expr, arguments: Sequence[ast.arg] = ()) -> ast.Lambda:

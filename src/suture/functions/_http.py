@@ -15,7 +15,14 @@ import time
 import urllib.parse
 from typing import Any, NoReturn, TypeAlias, final
 
-from suture.errors import BadResult, EvaluationError, MethodError, TimedOut, shown
+from suture.errors import (
+    BadResult,
+    EvaluationError,
+    MethodError,
+    SutureError,
+    TimedOut,
+    shown,
+)
 from suture.functions._channel import Channel
 
 # Bytes that are read at once: the buffers of a socket hold about as much.
@@ -39,7 +46,8 @@ class Server:
     Args:
         url: where the server is.
         name: what messages call the model.
-        timeout: seconds for one answer: to connect, to send, and to read all of it.
+        timeout: seconds for one answer: to look the host up, to connect, to send, and to read all
+            of it.
         max_bytes: no answer may be longer.
 
     Raises:
@@ -82,7 +90,11 @@ class Server:
         except TimeoutError as error:
             self.close()
             raise self._late(route) from error
-        except (OSError, http.client.HTTPException) as error:
+        except SutureError:
+            self.close()
+            raise
+        # A chunk of -5 bytes, for example, is a ValueError.
+        except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise self._broken(route, error) from error
         except BaseException:

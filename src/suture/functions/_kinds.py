@@ -106,6 +106,113 @@ def _arrays() -> Table:
 ARRAYS = _arrays()
 
 
+def _either(name: str, of_others: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that leaves numbers to Python, and all others to `of_others`."""
+    of_numbers = NUMBERS[name]
+
+    def function(*values: Any) -> Any:
+        if all(type(value) is float for value in values):
+            return of_numbers(*values)
+        return of_others(*values)
+
+    return _in_turn(function) if ARITY[name] is None else function
+
+
+def _both(first: Any, second: Callable[[], Any]) -> Any:
+    return (first and second()) if type(first) is bool else first & second()
+
+
+def _either_truth(first: Any, second: Callable[[], Any]) -> Any:
+    return (first or second()) if type(first) is bool else first | second()
+
+
+def _sure(function: Callable[..., float]) -> Callable[..., float]:
+    """Return `min` or `max`, which Python does not define for nan."""
+
+    def chosen(*values: float) -> float:
+        if any(value != value for value in values):
+            raise ArithmeticError("nan")
+        return function(*values)
+
+    return chosen
+
+
+def _signed(function: Callable[[float], float]) -> Callable[[float], float]:
+    """Return a rounding that keeps the sign of zero, as torch's does."""
+    return lambda x: math.copysign(function(x), x)
+
+
+# NOTE [elements] Torch takes more than a microsecond for each operation on one number, Python a
+# tenth of that. So a formula of some elements of tensors, whose value is one number, is computed by
+# Python, and by torch after all where Python raises: where torch has nan or inf. Batches are left
+# to torch: it is faster with many rows, and the choice must not depend on how many there are, or
+# the rows of a batch would differ in their last bits by where they are computed.
+ELEMENTS = NUMBERS | {
+    **{name: _sure(NUMBERS[name]) for name in ("min", "max")},
+    **{name: _signed(NUMBERS[name]) for name in ("floor", "ceil", "round")},
+}
+
+# Torch takes as long for two operations as Python for a list of so many.
+_ELEMENTS = 64
+
+
+def depths_of(count: int, used: Sequence[tuple[int, int]]) -> tuple[int, ...] | None:
+    """Return how many dimensions each argument has if the value is one number; -1 = any.
+
+    None where there are no such: an argument is used with more and with less indices, or none is.
+
+    Args:
+        count: of arguments.
+        used: which of them a formula uses, by position, and behind how many indices.
+    """
+    depths = dict(used)
+    if not depths or len(depths) < len(used):
+        return None
+    return tuple(depths.get(i, -1) for i in range(count))
+
+
+def elements(values: Sequence[Any], depths: Sequence[int]) -> list[Any] | None:
+    """Return float64 tensors of the CPU as numbers and lists; None where torch must compute.
+
+    That is where more than one number comes out, or where torch watches what is done: to
+    differentiate, to transform, to trace, to compile.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or _is_watched(torch):
+        return None
+    plain, float64 = torch.Tensor, torch.float64
+    found: list[Any] = []
+    forward = torch.autograd.forward_ad
+    for value, depth in zip(values, depths, strict=True):
+        if type(value) is not plain or value.dtype is not float64 or value.requires_grad:
+            return None
+        if forward._current_level >= 0 and forward.unpack_dual(value).tangent is not None:
+            return None
+        if depth < 0:
+            found.append(None)
+        elif value.dim() != depth or value.numel() > _ELEMENTS or not value.is_cpu:
+            return None
+        else:
+            found.append(value.tolist())
+    return found
+
+
+def tensor_of(value: float) -> Any:
+    """Return a number as a tensor, whatever the default dtype and device are."""
+    return sys.modules["torch"].from_numpy(np.asarray(value))
+
+
+def _is_watched(torch: Any) -> bool:
+    c = torch._C
+    return bool(
+        torch.compiler.is_compiling()
+        or c._are_functorch_transforms_active()
+        or c._len_torch_dispatch_stack()
+        or c._is_torch_function_mode_enabled()
+        or c._get_tracing_state() is not None
+    )
+
+
 @functools.cache
 def tensors() -> Table:
     """Return torch's table; torch is imported by whoever has a tensor, not here."""
@@ -116,14 +223,8 @@ def tensors() -> Table:
         return torch.tensor(value, dtype=torch.float64) if type(value) is float else value
 
     def either_kind(name: str) -> Callable[..., Any]:
-        of_numbers, of_tensors = NUMBERS[name], getattr(torch, _TORCH_NAMES.get(name, name))
-
-        def function(*values: Any) -> Any:
-            if all(type(value) is float for value in values):
-                return of_numbers(*values)
-            return of_tensors(*map(tensor, values))
-
-        return _in_turn(function) if ARITY[name] is None else function
+        of_tensors = getattr(torch, _TORCH_NAMES.get(name, name))
+        return _either(name, lambda *values: of_tensors(*map(tensor, values)))
 
     def choose(condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
         if type(condition) is bool:
@@ -133,11 +234,7 @@ def tensors() -> Table:
     return (
         NUMBERS
         | {name: either_kind(name) for name in ARITY}
-        | {
-            CHOOSE: choose,
-            BOTH: lambda a, b: (a and b()) if type(a) is bool else a & b(),
-            EITHER: lambda a, b: (a or b()) if type(a) is bool else a | b(),
-        }
+        | {CHOOSE: choose, BOTH: _both, EITHER: _either_truth}
     )
 
 

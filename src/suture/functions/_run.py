@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from multiprocessing.process import parent_process
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -29,17 +30,25 @@ _GLANCE = 0.005
 """Seconds between two looks at a program, where the kernel does not tell that it has ended."""
 
 
+_LOOK = 1.0
+"""Seconds between two looks of a pool's worker at whether the process that it works for lives."""
+
+
+How = Literal["over", "late", "too much", "alone"]
+
+
 class Ran(NamedTuple):
     """How a run ended.
 
     Attributes:
-        how: "over" by itself, or killed as "late" or because it wrote "too much".
+        how: "over" by itself, or killed as "late", because it wrote "too much", or because it was
+            left "alone" by the process for which it is run.
         code: its exit code, negative for a signal.
         streams: what it wrote into standard output and standard error.
         tail: the last lines of both, as they came.
     """
 
-    how: Literal["over", "late", "too much"]
+    how: How
     code: int
     streams: tuple[bytes, bytes]
     tail: str
@@ -112,6 +121,18 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
+def _lives(parent: Any) -> bool:
+    """Whether the process that made this one, the worker of a pool, is alive.
+
+    Nothing else would tell a worker that is busy: neither `multiprocessing` nor loky does. (The
+    parent of a trainer that is none is no matter: it may be a shell that was left.)
+    """
+    try:
+        return bool(parent.is_alive())
+    except (TypeError, ValueError):  # loky's workers have no pipe for that, but are its children
+        return os.getppid() == int(parent.pid)
+
+
 class _Streams:
     """Reads what a program writes, until it ends."""
 
@@ -136,8 +157,9 @@ class _Streams:
         if self._over is not None:
             os.close(self._over)
 
-    def follow(self, end: float) -> Literal["over", "late", "too much"]:
-        """Read until the program ends, is late, or has written too much."""
+    def follow(self, end: float) -> How:
+        """Read until the program ends, is late, has written too much, or nobody waits for it."""
+        parent = parent_process()
         while True:
             rest = end - time.monotonic()
             if rest <= 0:
@@ -145,16 +167,20 @@ class _Streams:
             wait = None if rest == float("inf") else rest
             if self._over is None:
                 wait = min(rest, _GLANCE)
+            elif parent is not None:
+                wait = min(rest, _LOOK)
             ready = [key for key, _ in self._selector.select(wait)]
             for key in ready:
                 if key.fd != self._over:
                     self._read(key.fileobj, key.data)
             if any(len(content) > self._cap for content in self._content):
                 return "too much"
+            if parent is not None and not _lives(parent):
+                return "alone"
             if any(key.fd == self._over for key in ready) or self._is_over():
                 return "over"
 
-    def ran(self, how: Literal["over", "late", "too much"], code: int) -> Ran:
+    def ran(self, how: How, code: int) -> Ran:
         """Read what is left in the pipes, and return how the run ended."""
         for key in list(self._selector.get_map().values()):
             while key.fd != self._over and len(key.data) <= self._cap:

@@ -18,7 +18,8 @@ _EXACT = ".17g"
 
 # A format must end with the letter of a number: YAML and Tcl are full of `{x: 1}` and `{x:1}`.
 # No fill characters and no `,`: what is written consists of digits, signs, `.`, `e` and blanks.
-_FORMAT = re.compile(r"[<>=^]?[+\- ]?#?0?\d*(?:\.\d+)?[eEfFgGd]")
+# A float64 has at most 1074 digits behind the point: a width of a million is no format, but a bomb.
+_FORMAT = re.compile(r"[<>=^]?[+\- ]?#?0?\d{0,4}(?:\.\d{1,4})?[eEfFgGd]")
 
 _PLACE = r"(?P<name>[A-Za-z_]\w*)(?:\[(?P<index>\s*\d+\s*(?:,\s*\d+\s*)*)\])?(?::(?P<format>%s))?"
 

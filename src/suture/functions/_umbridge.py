@@ -43,10 +43,10 @@ class UMBridge:
         url: where the server is, `http://` or `https://`.
         model: which of its models.
         config: is sent to the model with every request; what JSON can say.
-        timeout: seconds for one request: to connect, to send, and to read all of the answer.
-            (The name of a host is looked up by the system, which has a limit of its own.) The
-            server may go on computing after it.
-        max_bytes: no answer may be longer.
+        timeout: seconds for one request: to look its host up, to connect, to send, and to read all
+            of the answer. The server may go on computing after it.
+        max_bytes: no answer may be longer. So is the time bounded that it takes to understand one,
+            which is not counted in `timeout`.
 
     Attributes:
         input_sizes: the length of each input vector.

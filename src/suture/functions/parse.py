@@ -74,7 +74,7 @@ class Json(AbstractRule):
         """Return the number, or the array of numbers in nested lists."""
         try:
             found: Any = _json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unreadable(f"it is not JSON: {error}") from error
         for i, key in enumerate(self.keys):
             if isinstance(key, str) and isinstance(found, dict):
@@ -100,7 +100,10 @@ class Csv(AbstractRule):
     def read(self, content: bytes) -> Array:
         """Return the column, shape (rows,)."""
         lines = io.StringIO(_text(content), newline="")
-        rows = [row for row in _csv.reader(lines, delimiter=self.delimiter) if row]
+        try:
+            rows = [row for row in _csv.reader(lines, delimiter=self.delimiter) if row]
+        except _csv.Error as error:
+            raise Unreadable(f"it is not CSV: {error}") from error
         names = [name.strip() for name in rows[0]] if rows and self.header else []
         rows = rows[1:] if self.header else rows
         if isinstance(self.column, int):
@@ -222,7 +225,7 @@ def csv(path: str, column: str | int, *, delimiter: str = ",", header: bool = Tr
             "A column is found by name in the first row, which is then a header.",
             "Give its position, `parse.csv(path, 0, header=False)`.",
         )
-    if not isinstance(delimiter, str) or len(delimiter) != 1:
+    if not (isinstance(delimiter, str) and len(delimiter) == 1 and delimiter not in '\r\n\0"'):
         raise MethodError(
             f"`parse.csv(delimiter={shown(delimiter)})` is not possible.",
             "What separates columns is one character.",
@@ -325,9 +328,16 @@ def _numeric(found: Any, what: str) -> Array:
         array = np.asarray(found)
     except (TypeError, ValueError):  # lists of different lengths
         array = np.asarray(None)
-    if array.dtype.kind not in "iuf" or not array.size:
+    if array.dtype.kind not in "iuf" or not array.size or _has_truth(found):
         raise Unreadable(f"{what}, which is no number and no array of numbers")
     return array.astype(np.float64)
+
+
+def _has_truth(found: Any) -> bool:
+    """Whether a list has a true or false in it, which NumPy would count as 1 or 0."""
+    if isinstance(found, list | tuple):
+        return any(map(_has_truth, found))
+    return isinstance(found, bool | np.bool_)
 
 
 def _place(keys: Sequence[str | int]) -> str:
