@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
-import stat
 import sys
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
@@ -38,6 +37,7 @@ from suture.functions._options import (
     subfolders,
     words,
 )
+from suture.functions._output import content_of
 from suture.functions._run import Ran, run
 from suture.functions._template import Template, names_of, pair
 from suture.functions.parse import STDERR, STDOUT, AbstractRule, Unreadable
@@ -45,9 +45,6 @@ from suture.functions.parse import STDERR, STDOUT, AbstractRule, Unreadable
 # Row 14 of what can go wrong: a program that never stops writing must not fill the memory. No
 # result that is differentiated has this many bytes.
 _CAP = 64 << 20
-
-_NAMED = 5
-"""Files that a message names."""
 
 Rules = AbstractRule | Mapping[str, AbstractRule]
 
@@ -291,7 +288,7 @@ class Command:
         try:
             if rule.path in (STDOUT, STDERR):
                 return rule.read(ran.streams[rule.path == STDERR])
-            return rule.read(_content(folder, rule.path, self._max_bytes, self._files))
+            return rule.read(content_of(folder, rule.path, self._max_bytes, self._files))
         except Unreadable as unreadable:
             raise self._failed(
                 BadResult,
@@ -322,36 +319,3 @@ def _signal(code: int) -> str:
     with suppress(ValueError):
         return f"was killed by {signal.Signals(-code).name}"
     return f"was killed by signal {-code}"
-
-
-def _content(folder: Path, path: str, cap: int, given: Container[str]) -> bytes:
-    """Return what is in a file of results.
-
-    Raises:
-        Unreadable: there is none, it is too long, or it is elsewhere.
-    """
-    place = (folder / path).resolve()
-    if not place.is_relative_to(folder.resolve()):
-        raise Unreadable("it is a link that leads out of the run directory")
-    try:
-        number = os.open(place, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us
-    except OSError as error:
-        raise Unreadable(f"{error.strerror}{_beside(folder, given)}") from None
-    try:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise Unreadable("it is not a file")
-        with open(number, "rb", closefd=False) as file:
-            content = file.read(cap + 1)
-    finally:
-        os.close(number)
-    if len(content) > cap:
-        raise Unreadable(f"it has more than {cap} bytes, see `max_bytes=`")
-    return content
-
-
-def _beside(folder: Path, given: Container[str]) -> str:
-    """Return the names of files that a run has written, for who has mistaken one."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    made = sorted(name for p in paths if (name := p.relative_to(folder).as_posix()) not in given)
-    few = ", ".join(f"`{name}`" for name in made[:_NAMED]) + (", …" if made[_NAMED:] else "")
-    return f"; it wrote {few}" if made else ""
