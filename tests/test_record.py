@@ -80,7 +80,7 @@ def test_every_field_is_documented(tmp_path):
         write(row())
     (found,) = rows_of(tmp_path / "run.jsonl")
     for name in found:
-        assert f"| `{name}` |" in record.__doc__
+        assert f"- `{name}`: " in record.__doc__
     for word in (*_record.Task.__args__, *_record.Ended.__args__):
         assert f"`{word}`" in record.__doc__
 
