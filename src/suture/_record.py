@@ -177,8 +177,8 @@ def record(path: str | os.PathLike[str]) -> Iterator[Recording]:
     - `call`: the number of the forward call that it belongs to
     - `points`: how many points this call evaluated: more than 1 where they are stacked
     - `where`: the host, the number of the process, and the thread: `host:pid:thread`
-    - `ended`: `value`, or why there is none: `not finite`, `raised`, `point failed`, `bad
-      result`, `timed out`, `died`, `canceled`
+    - `ended`: `value`, or why there is none: `not finite`, `raised`, `point failed`,
+      `bad result`, `timed out`, `died`, `canceled`
     - `error`: the type of the exception, null without one
     - `hit`: whether a memo had the value, and nothing was called
     - `attempt`: 1, and 2 or more where it was tried again
